@@ -1,0 +1,1 @@
+//! Manifests, IDs, selectors, listing, committing and locks.

@@ -1,0 +1,36 @@
+//! rdbkeeper backs up Redis and Valkey, proves the backups, and restores them.
+//!
+//! The crate is a library with a thin binary. Rooms import downward only, in this order:
+//!
+//! - [`cli`]: commands, arguments, rendering.
+//! - [`backup`], [`restore`], [`verify`], [`check`]: the journeys, each a plan that can be shown and then done.
+//! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
+//! - [`server`]: addresses, connections, the wire, what a server says of itself.
+//! - [`catalog`]: manifests, IDs, selectors, listing, committing, locks.
+//! - [`pipeline`]: compression and digests between a reader and a writer.
+//! - [`storage`]: the store contract, and the local store.
+//! - [`selection`]: which keys are meant: databases, globs, types.
+//! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
+//! - [`config`]: the shape of the configuration file.
+//! - [`units`], [`clock`], [`failure`]: sizes, durations, the time, what a person is told.
+//!
+//! What never breaks: a backup that is listed is whole, and a restore's target is not touched
+//! before the backup has been read and checked in full.
+
+pub mod backup;
+pub mod catalog;
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod failure;
+pub mod pipeline;
+pub mod rdb;
+pub mod restore;
+pub mod selection;
+pub mod server;
+pub mod source;
+pub mod storage;
+pub mod target;
+pub mod units;
+pub mod verify;

@@ -1,0 +1,3 @@
+//! The `rdbkeeper` binary.
+
+fn main() {}

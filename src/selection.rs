@@ -1,0 +1,1 @@
+//! Which keys are meant: databases, globs on bytes, types.

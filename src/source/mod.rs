@@ -1,0 +1,1 @@
+//! A server becomes RDB bytes: by BGSAVE, by replication, or key by key.

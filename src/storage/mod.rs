@@ -1,0 +1,1 @@
+//! Where archives are kept: the store contract and its backends.

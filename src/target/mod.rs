@@ -1,0 +1,1 @@
+//! RDB becomes keys on a live server, or a file.
