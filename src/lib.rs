@@ -30,6 +30,7 @@ pub mod restore;
 pub mod selection;
 pub mod server;
 pub mod source;
+pub mod stage;
 pub mod storage;
 pub mod target;
 pub mod units;

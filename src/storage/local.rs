@@ -6,18 +6,16 @@
 //! What root makes takes the owner of the storage's folder, so that a backup by hand does not lock
 //! the daemon out.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use rustix::fs::RenameFlags;
 
-use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Upload};
+use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Upload, private};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -42,6 +40,25 @@ impl LocalStore {
 
     fn error(&self, action: String, error: io::Error) -> Error {
         Error::new(problem_of(&error), self.describe(), action).because(error)
+    }
+
+    async fn open(&self, path: PathBuf, name: &str) -> Result<Box<dyn Reader>, Error> {
+        let (file, bytes) = self
+            .blocking(format!("open {name}"), move |_| {
+                let file = File::open(&path)?;
+                let facts = file.metadata()?;
+                if facts.is_dir() {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                Ok((file, facts.len()))
+            })
+            .await?;
+        Ok(Box::new(LocalReader {
+            store: self.clone(),
+            action: format!("read {name}"),
+            file: Arc::new(file),
+            bytes,
+        }))
     }
 
     /// Runs blocking file work off the async threads.
@@ -74,125 +91,6 @@ fn problem_of(error: &io::Error) -> Problem {
     }
 }
 
-/// Makes a folder and those above it, private, each owned like the nearest one that was there when root makes it.
-pub(crate) fn make_private_folders(path: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    let mut at = path;
-    while !at.as_os_str().is_empty() && !at.try_exists()? {
-        missing.push(at);
-        match at.parent() {
-            Some(parent) => at = parent,
-            None => break,
-        }
-    }
-    for folder in missing.into_iter().rev() {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => {
-                let parent = parent_of(folder);
-                take_owner_of(parent, folder)?;
-                sync_folder(parent)?;
-            }
-            // Another process made it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// When root, gives `path` the owner of `model`.
-pub(crate) fn take_owner_of(model: &Path, path: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(model)?;
-        // A folder of root's own, like /var/lib, is no model for anybody.
-        if owner.uid() != 0 {
-            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
-        }
-    }
-    Ok(())
-}
-
-/// The folder that holds `path`; `.` for a bare name.
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes names created in a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Renames without replacing: `AlreadyExists` when the new name is taken.
-pub(crate) fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
-    let cwd = rustix::fs::CWD;
-    match rustix::fs::renameat_with(cwd, old, cwd, new, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // File systems without that flag: a hard link refuses to replace, too.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            fs::hard_link(old, new)?;
-            fs::remove_file(old)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A new private file under a temporary name; gone when dropped before [`TemporaryFile::appear`].
-pub(crate) struct TemporaryFile {
-    file: Option<File>,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl TemporaryFile {
-    /// Creates the file beside `path`, whose folder must exist.
-    pub(crate) fn create(path: &Path) -> io::Result<TemporaryFile> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut random = [0u8; 6];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let temporary = path.with_file_name(format!(".{name}.{random}.tmp"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        let made = TemporaryFile {
-            file: Some(file),
-            temporary,
-            path: path.to_owned(),
-        };
-        take_owner_of(parent_of(path), &made.temporary)?;
-        Ok(made)
-    }
-
-    /// The file, to be written.
-    pub(crate) fn file(&mut self) -> &mut File {
-        self.file
-            .as_mut()
-            .expect("the file is taken only by `appear`, which consumes self")
-    }
-
-    /// Syncs it and gives it its name, durably; `AlreadyExists` when that is taken.
-    pub(crate) fn appear(mut self) -> io::Result<()> {
-        self.file().sync_all()?;
-        rename_new(&self.temporary, &self.path)?;
-        self.file = None;
-        sync_folder(parent_of(&self.path))
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            // What cannot be removed is debris that no listing shows.
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
-
 impl Store for LocalStore {
     fn describe(&self) -> String {
         self.root.display().to_string()
@@ -201,8 +99,8 @@ impl Store for LocalStore {
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>> {
         let path = self.path(key);
         Box::pin(self.blocking(format!("write {key}"), move |_| {
-            make_private_folders(parent_of(&path))?;
-            let mut file = TemporaryFile::create(&path)?;
+            private::make_folders(private::parent_of(&path))?;
+            let mut file = private::TemporaryFile::create(&path)?;
             file.file().write_all(&data)?;
             file.appear()
         }))
@@ -213,8 +111,8 @@ impl Store for LocalStore {
         Box::pin(async move {
             let file = self
                 .blocking(format!("create {key}"), move |_| {
-                    make_private_folders(parent_of(&path))?;
-                    TemporaryFile::create(&path)
+                    private::make_folders(private::parent_of(&path))?;
+                    private::TemporaryFile::create(&path)
                 })
                 .await?;
             let upload: Box<dyn Upload> = Box::new(LocalUpload {
@@ -227,26 +125,7 @@ impl Store for LocalStore {
     }
 
     fn read<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Reader>, Error>> {
-        let path = self.path(key);
-        Box::pin(async move {
-            let (file, bytes) = self
-                .blocking(format!("open {key}"), move |_| {
-                    let file = File::open(&path)?;
-                    let facts = file.metadata()?;
-                    if !facts.is_file() {
-                        return Err(io::ErrorKind::IsADirectory.into());
-                    }
-                    Ok((file, facts.len()))
-                })
-                .await?;
-            let reader: Box<dyn Reader> = Box::new(LocalReader {
-                store: self.clone(),
-                key: key.clone(),
-                file: Arc::new(file),
-                bytes,
-            });
-            Ok(reader)
-        })
+        Box::pin(self.open(self.path(key), key.as_str()))
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ObjectMeta>, Error>> {
@@ -267,11 +146,11 @@ impl Store for LocalStore {
                 Err(error) => return Err(error),
             }
             // A folder that is empty now goes too; one that is not stays, and that is no error.
-            let folder = parent_of(&path);
+            let folder = private::parent_of(&path);
             if folder != store.root.as_path() && fs::remove_dir(folder).is_ok() {
-                return sync_folder(parent_of(folder));
+                return private::sync_folder(private::parent_of(folder));
             }
-            sync_folder(folder)
+            private::sync_folder(folder)
         }))
     }
 
@@ -279,7 +158,7 @@ impl Store for LocalStore {
         Box::pin(self.blocking("look at the free space".to_owned(), |store| {
             let mut at = store.root.as_path();
             while !at.try_exists()? {
-                at = parent_of(at);
+                at = private::parent_of(at);
             }
             let facts = rustix::fs::statvfs(at)?;
             Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
@@ -334,7 +213,7 @@ fn walk(root: &Path, prefix: &str, found: &mut Vec<ObjectMeta>) -> io::Result<()
 struct LocalUpload {
     store: LocalStore,
     key: ObjectKey,
-    file: Option<TemporaryFile>,
+    file: Option<private::TemporaryFile>,
 }
 
 impl Upload for LocalUpload {
@@ -384,7 +263,7 @@ impl Upload for LocalUpload {
                 .store
                 .blocking(String::new(), move |_| {
                     drop(file);
-                    let _ = fs::remove_dir(parent_of(&folder));
+                    let _ = fs::remove_dir(private::parent_of(&folder));
                     Ok(())
                 })
                 .await;
@@ -394,7 +273,7 @@ impl Upload for LocalUpload {
 
 struct LocalReader {
     store: LocalStore,
-    key: ObjectKey,
+    action: String,
     file: Arc<File>,
     bytes: u64,
 }
@@ -406,7 +285,7 @@ impl Reader for LocalReader {
 
     fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Error>> {
         let file = Arc::clone(&self.file);
-        Box::pin(self.store.blocking(format!("read {}", self.key), move |_| {
+        Box::pin(self.store.blocking(self.action.clone(), move |_| {
             let mut chunk = BytesMut::zeroed(READ_BYTES);
             let mut filled = 0;
             while filled < chunk.len() {
@@ -421,4 +300,12 @@ impl Reader for LocalReader {
             Ok(chunk.freeze())
         }))
     }
+}
+
+/// Opens a file that is not in a store, like an RDB file that somebody brought.
+pub async fn read_file(path: &Path) -> Result<Box<dyn Reader>, Error> {
+    let folder = private::parent_of(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let store = LocalStore::new(folder);
+    store.open(path.to_owned(), &name).await
 }

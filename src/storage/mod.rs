@@ -6,6 +6,7 @@
 //! backend must say which of the few [`Problem`]s it met, so that callers never look at texts.
 
 mod local;
+pub mod private;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::failure::{Failure, Kind};
 
-pub use local::LocalStore;
+pub use local::{LocalStore, read_file};
 
 /// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter).
 ///
