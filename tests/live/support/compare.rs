@@ -182,10 +182,10 @@ impl Contents {
                 }
             }
         }
-        if let (Some(a), Some(b)) = (&self.functions, &other.functions) {
-            if a != b {
-                found.push(format!("functions: {:?} against {:?}", a.keys(), b.keys()));
-            }
+        if let (Some(a), Some(b)) = (&self.functions, &other.functions)
+            && a != b
+        {
+            found.push(format!("functions: {:?} against {:?}", a.keys(), b.keys()));
         }
         found
     }
@@ -316,10 +316,10 @@ fn expiries(client: &mut Client, keys: &[Vec<u8>]) -> Vec<Expiry> {
 fn with_field_expiries(client: &mut Client, key: &[u8], fields: Vec<Value>) -> Vec<Value> {
     let mut command = cmd!["HPEXPIRETIME", key, "FIELDS", fields.len()];
     for field in &fields {
-        if let Value::List(pair) = field {
-            if let Value::Text(name) = &pair[0] {
-                command.push(name.clone());
-            }
+        if let Value::List(pair) = field
+            && let Value::Text(name) = &pair[0]
+        {
+            command.push(name.clone());
         }
     }
     match client.attempt(command).unwrap() {

@@ -468,11 +468,10 @@ impl Server {
         let Ok(mut client) = Client::tcp(self.port) else {
             return false;
         };
-        if let Some(password) = &self.options.password {
-            if !matches!(client.attempt(cmd!["AUTH", password]), Ok(reply) if reply.error().is_none())
-            {
-                return false;
-            }
+        if let Some(password) = &self.options.password
+            && !matches!(client.attempt(cmd!["AUTH", password]), Ok(reply) if reply.error().is_none())
+        {
+            return false;
         }
         let Ok(reply) = client.attempt(cmd!["INFO", "everything"]) else {
             return false;
