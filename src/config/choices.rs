@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// How a dump is taken (`method`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -55,7 +57,8 @@ impl FromStr for Method {
 }
 
 /// How the stored bytes are compressed (`compression`). Levels are always within their range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Compression {
     /// Not at all: the object is the RDB file itself.
     None,
@@ -107,6 +110,20 @@ impl FromStr for Compression {
             "zstd" => Ok(Compression::Zstd(within(3, 19)?)),
             _ => Err(not()),
         }
+    }
+}
+
+impl TryFrom<String> for Compression {
+    type Error = ChoiceError;
+
+    fn try_from(text: String) -> Result<Compression, ChoiceError> {
+        text.parse()
+    }
+}
+
+impl From<Compression> for String {
+    fn from(compression: Compression) -> String {
+        compression.to_string()
     }
 }
 

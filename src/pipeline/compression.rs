@@ -3,32 +3,12 @@
 //! Every block becomes a frame (zstd) or a member (gzip) of its own: all cores can work, and plain
 //! `zstd -d` and `gunzip` read the result, for both formats say that files may be joined.
 
-use std::fmt;
 use std::io::{self, BufReader, Read, Write as _};
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+pub use crate::config::Compression;
 
 /// The largest window that a foreign zstd file may ask for: 128 MiB, as the `zstd` tool itself allows.
 const WINDOW_LOG_MAX: u32 = 27;
-
-/// How an archive is compressed: `zstd:3`, `gzip:6`, `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// Zstandard, level 1 to 19.
-    Zstd(u8),
-    /// gzip, level 1 to 9.
-    Gzip(u8),
-}
-
-impl Default for Compression {
-    fn default() -> Compression {
-        Compression::Zstd(3)
-    }
-}
 
 impl Compression {
     /// What the object's name ends in: `.zst`, `.gz` or nothing.
@@ -38,54 +18,6 @@ impl Compression {
             Compression::Zstd(_) => ".zst",
             Compression::Gzip(_) => ".gz",
         }
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Compression::None => f.write_str("none"),
-            Compression::Zstd(level) => write!(f, "zstd:{level}"),
-            Compression::Gzip(level) => write!(f, "gzip:{level}"),
-        }
-    }
-}
-
-impl FromStr for Compression {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Compression, String> {
-        let wrong = || {
-            format!(
-                "{text:?} is no compression: write zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9, or none"
-            )
-        };
-        let (name, level) = match text.split_once(':') {
-            Some((name, level)) => (name, Some(level.parse::<u8>().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        match (name, level) {
-            ("none", None) => Ok(Compression::None),
-            ("zstd", None) => Ok(Compression::Zstd(3)),
-            ("zstd", Some(level @ 1..=19)) => Ok(Compression::Zstd(level)),
-            ("gzip", None) => Ok(Compression::Gzip(6)),
-            ("gzip", Some(level @ 1..=9)) => Ok(Compression::Gzip(level)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl TryFrom<String> for Compression {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Compression, String> {
-        text.parse()
-    }
-}
-
-impl From<Compression> for String {
-    fn from(compression: Compression) -> String {
-        compression.to_string()
     }
 }
 
@@ -172,19 +104,6 @@ pub(super) fn decompressor<'a>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn only_levels_that_exist_are_taken() {
-        for good in ["zstd:1", "zstd:19", "gzip:1", "gzip:9", "none"] {
-            assert_eq!(good.parse::<Compression>().unwrap().to_string(), good);
-        }
-        assert_eq!("zstd".parse::<Compression>().unwrap(), Compression::Zstd(3));
-        for bad in [
-            "", "zstd:0", "zstd:20", "gzip:10", "none:1", "lz4", "zstd:", "ZSTD",
-        ] {
-            assert!(bad.parse::<Compression>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn joined_frames_read_as_one_stream() {

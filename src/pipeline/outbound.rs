@@ -107,7 +107,6 @@ impl Packer {
 
     /// Takes the next plain bytes. Blocks while the storage is behind.
     pub fn write(&mut self, mut data: &[u8]) -> Result<(), Error> {
-        self.digest.update(data);
         while !data.is_empty() {
             let room = BLOCK_BYTES - self.block.len();
             let (now, later) = data.split_at(room.min(data.len()));
@@ -121,7 +120,9 @@ impl Packer {
         Ok(())
     }
 
-    fn hand_out(&self, block: Vec<u8>) -> Result<(), Error> {
+    /// Whole blocks are digested, not what comes in: that may be a few bytes at a time.
+    fn hand_out(&mut self, block: Vec<u8>) -> Result<(), Error> {
+        self.digest.update(&block);
         let (done, result) = sync_channel(1);
         self.order.send(result).map_err(|_| Error::Closed)?;
         self.jobs
