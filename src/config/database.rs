@@ -227,7 +227,10 @@ impl DatabaseTable {
         let reader = TableReader::new(reading, table, "[[database]]");
         for key in ["name", "url"] {
             if reader.key_span(key).is_none() {
-                reading.mistake(span.clone(), format!("this [[database]] has no `{key}`"));
+                reading.missing(
+                    Some(span.clone()),
+                    format!("this [[database]] has no `{key}`"),
+                );
             }
         }
         let found = DatabaseTable {
@@ -319,15 +322,17 @@ impl DatabaseTable {
                 .map(|found| found.value),
         };
         let storage = own.storage.as_ref().or(defaults.storage.as_ref());
+        let encrypted = url.facts.tls || replica.as_ref().is_some_and(|replica| replica.facts.tls);
+        // Certificates of the defaults are for those who use TLS; others need not mind.
+        let tls = own.tls.or_else(|| defaults.tls.clone());
         Some(DatabaseConfig {
             url: url.text,
             databases,
             replica_url: replica.map(|replica| replica.text),
             username,
             password,
-            tls: own
-                .tls
-                .or_else(|| defaults.tls.clone())
+            tls: tls
+                .filter(|_| encrypted)
                 .map_or(plain.tls, |found| found.value),
             method: own.method.or(defaults.method).unwrap_or(plain.method),
             rdb_path: own.rdb_path.or_else(|| defaults.rdb_path.clone()),

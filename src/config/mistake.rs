@@ -13,8 +13,18 @@ use std::path::{Path, PathBuf};
 pub(super) struct Mistake {
     pub(super) span: Option<Range<usize>>,
     pub(super) text: String,
-    /// The line is shown up to its `=` only.
-    pub(super) hide_value: bool,
+    pub(super) about: About,
+}
+
+/// What a mistake is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// What stands at its place.
+    Place,
+    /// A key that should not be there: its line is shown up to the `=` only.
+    UnknownKey,
+    /// Something that should be there: after a syntax error it may be.
+    Missing,
 }
 
 /// One mistake, as it is told.
@@ -114,7 +124,10 @@ fn place(source: &str, mistake: Mistake) -> PlacedMistake {
     let shown = if inside_long_secret(&source[..line_start]) {
         "…".to_owned()
     } else {
-        blank(line, mistake.hide_value)
+        blank(
+            line,
+            (mistake.about == About::UnknownKey).then_some(start - line_start),
+        )
     };
     // The part of the line that is shown as it is decides where the caret may stand.
     let same = line
@@ -167,22 +180,20 @@ fn looks_secret(key: &str) -> bool {
             .any(|word| strsim::jaro_winkler(key, word) > 0.8)
 }
 
-/// The line without what may be a secret in it.
-fn blank(line: &str, hide_value: bool) -> String {
+/// The line without what may be a secret in it. `unknown` is where a key that is not known begins: what
+/// it holds is hidden.
+fn blank(line: &str, unknown: Option<usize>) -> String {
     let mut from = 0;
     while let Some(at) = line[from..].find('=') {
         let equals = from + at;
         let key_start = line[..equals]
             .rfind(['{', ',', '='])
             .map_or(0, |before| before + 1);
-        if hide_value || looks_secret(line[key_start..equals].trim()) {
-            return format!("{}= …", &line[..equals]);
+        let hidden = unknown.is_some_and(|start| start < equals);
+        if hidden || looks_secret(line[key_start..equals].trim()) {
+            return format!("{}= …", blank_urls(&line[..equals]));
         }
         from = equals + 1;
-    }
-    if hide_value {
-        // A table's header holds no value.
-        return line.to_owned();
     }
     blank_urls(line)
 }
@@ -233,12 +244,12 @@ fn inside_long_secret(before: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn shown(source: &str, at: &str, hide_value: bool) -> String {
+    fn shown(source: &str, at: &str, about: About) -> String {
         let start = source.find(at).unwrap_or(0);
         let mistake = Mistake {
             span: Some(start..start + at.len()),
             text: "wrong".to_owned(),
-            hide_value,
+            about,
         };
         let mistakes = Mistakes::place(Path::new("x.toml"), source, vec![mistake]);
         mistakes.texts().collect::<Vec<_>>().join("\n")
@@ -249,7 +260,7 @@ mod tests {
         let text = shown(
             "a = 1\nmethod = \"bgsafe\" # x\nb = 2\n",
             "\"bgsafe\"",
-            false,
+            About::Place,
         );
         assert_eq!(
             text,
@@ -274,27 +285,27 @@ mod tests {
             "auth = { secret = \"hunter2\" }",
             "password = \"\"\"\nhunter2\n\"\"\"",
         ] {
-            let text = shown(source, "hunter2", false);
+            let text = shown(source, "hunter2", About::Place);
             assert!(!text.contains("hunter"), "{source}: {text}");
         }
-        let text = shown("anything = \"hunter2\"", "anything", true);
+        let text = shown("anything = \"hunter2\"", "anything", About::UnknownKey);
         assert!(text.contains("anything = …"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
         // What is no secret is shown.
-        let text = shown("password_file = \"x\" y", "x", false);
+        let text = shown("password_file = \"x\" y", "x", About::Place);
         assert!(text.contains("password_file = \"x\" y"), "{text}");
-        let text = shown("url = \"redis://localhost:6379/x\"", "redis", false);
+        let text = shown("url = \"redis://localhost:6379/x\"", "redis", About::Place);
         assert!(text.contains("redis://localhost:6379/x"), "{text}");
     }
 
     #[test]
     fn a_caret_stands_right_behind_wide_and_odd_characters() {
-        let text = shown("\tä = \"x\"", "\"x\"", false);
+        let text = shown("\tä = \"x\"", "\"x\"", About::Place);
         assert!(text.ends_with("| \t    ^^^"), "{text}");
         // At the very end of the file.
-        let text = shown("a", "", false);
+        let text = shown("a", "", About::Place);
         assert!(text.contains('^'));
-        let text = shown("", "", false);
+        let text = shown("", "", About::Place);
         assert!(text.contains('^'));
     }
 }

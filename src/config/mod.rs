@@ -37,7 +37,7 @@ pub use self::storage::StorageConfig;
 
 use self::daemon::DaemonTable;
 use self::database::{DatabaseTable, Settings};
-use self::mistake::{Mistake, line_of};
+use self::mistake::{About, Mistake, line_of};
 use self::reader::{Located, Reading, TableReader, nearest};
 
 /// Everything that is configured, checked, `[defaults]` merged in.
@@ -182,7 +182,7 @@ fn read_root(reading: &Reading<'_>, root: &DeTable<'_>, check: UrlCheck<'_>) -> 
     });
     let tables = read_databases(reading, &reader, check);
     // Storages with mistakes exist: what refers to them is not a mistake of its own.
-    let named: Vec<String> = named_storages(root);
+    let named = named_storages(root);
     reader.finish(&[]);
 
     let home = reading.environment.home_of_state();
@@ -191,7 +191,8 @@ fn read_root(reading: &Reading<'_>, root: &DeTable<'_>, check: UrlCheck<'_>) -> 
             Some(home) => {
                 storages.insert(own_name(DEFAULT_STORAGE), local_storage(home));
             }
-            None => reading.mistake_of_all(
+            None => reading.missing(
+                None,
                 "no [storage.NAME] is configured, and neither XDG_STATE_HOME nor HOME says where else backups could lie",
             ),
         }
@@ -201,13 +202,13 @@ fn read_root(reading: &Reading<'_>, root: &DeTable<'_>, check: UrlCheck<'_>) -> 
         .map(|table| &table.settings)
         .chain([&defaults]);
     for name in asked.flat_map(Settings::storages) {
-        unknown_storage(reading, name, &storages, &named);
+        unknown_storage(reading, name, &storages, named.as_deref().unwrap_or(&[]));
     }
     unique_names(reading, &tables);
 
     let every: Vec<Name> = storages.keys().cloned().collect();
-    if storage_is_given && named.is_empty() {
-        reading.mistake_of_all("[storage] holds no storage; write [storage.NAME]");
+    if named.as_ref().is_some_and(Vec::is_empty) {
+        reading.missing(None, "[storage] holds no storage; write [storage.NAME]");
     }
     let databases = tables
         .into_iter()
@@ -229,7 +230,8 @@ fn read_root(reading: &Reading<'_>, root: &DeTable<'_>, check: UrlCheck<'_>) -> 
             }
         }
         (None, ..) => {
-            reading.mistake_of_all(
+            reading.missing(
+                None,
                 "neither XDG_STATE_HOME nor HOME is set: [daemon] needs `state_dir` and `spool_dir`",
             );
             return None;
@@ -249,8 +251,10 @@ fn read_databases(
     check: UrlCheck<'_>,
 ) -> Vec<DatabaseTable> {
     let Some(value) = reader.raw("database") else {
-        reading
-            .mistake_of_all("no database is configured; write [[database]] with `name` and `url`");
+        reading.missing(
+            None,
+            "no database is configured; write [[database]] with `name` and `url`",
+        );
         return Vec::new();
     };
     let items: &[Spanned<DeValue<'_>>] = match value.get_ref() {
@@ -280,17 +284,11 @@ fn read_databases(
     tables
 }
 
-/// The names under `[storage]`, those of storages with mistakes too.
-fn named_storages(root: &DeTable<'_>) -> Vec<String> {
-    let table = root
-        .get("storage")
-        .and_then(|value| value.get_ref().as_table());
-    table.map_or_else(Vec::new, |table| {
-        table
-            .keys()
-            .map(|name| name.get_ref().to_string())
-            .collect()
-    })
+/// The names under `[storage]`, those of storages with mistakes too. `None`: there is no such table.
+fn named_storages(root: &DeTable<'_>) -> Option<Vec<String>> {
+    let table = root.get("storage")?.get_ref().as_table()?;
+    let names = table.keys().map(|name| name.get_ref().to_string());
+    Some(names.collect())
 }
 
 fn unknown_storage(
@@ -343,15 +341,19 @@ fn beside_syntax_errors(
         .map(|span| line_of(text, span.start))
         .collect();
     let unrelated = |mistake: &Mistake| {
-        mistake.span.as_ref().is_some_and(|span| {
-            !mistake.text.contains(" has no `") && !lines.contains(&line_of(text, span.start))
-        })
+        if mistake.about == About::Missing {
+            return false;
+        }
+        mistake
+            .span
+            .as_ref()
+            .is_some_and(|span| !lines.contains(&line_of(text, span.start)))
     };
     let mut all: Vec<Mistake> = mistakes.into_iter().filter(unrelated).collect();
     all.extend(broken.iter().map(|error| Mistake {
         span: span_of(error),
         text: error.message().to_owned(),
-        hide_value: false,
+        about: About::Place,
     }));
     all
 }

@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
-use super::mistake::Mistake;
+use super::mistake::{About, Mistake};
 use crate::units;
 
 /// A value and where it stands.
@@ -44,27 +44,19 @@ impl<'a> Reading<'a> {
 
     /// Tells a mistake at a place.
     pub(super) fn mistake(&self, span: Range<usize>, text: impl fmt::Display) {
-        self.mistakes.borrow_mut().push(Mistake {
-            span: Some(span),
-            text: text.to_string(),
-            hide_value: false,
-        });
+        self.tell(Some(span), text, About::Place);
     }
 
-    /// Tells a mistake of the file as a whole.
-    pub(super) fn mistake_of_all(&self, text: impl fmt::Display) {
-        self.mistakes.borrow_mut().push(Mistake {
-            span: None,
-            text: text.to_string(),
-            hide_value: false,
-        });
+    /// Tells that something is missing: from the table at a place, or from the file as a whole.
+    pub(super) fn missing(&self, span: Option<Range<usize>>, text: impl fmt::Display) {
+        self.tell(span, text, About::Missing);
     }
 
-    fn mistaken_key(&self, span: Range<usize>, text: String) {
+    fn tell(&self, span: Option<Range<usize>>, text: impl fmt::Display, about: About) {
         self.mistakes.borrow_mut().push(Mistake {
-            span: Some(span),
-            text,
-            hide_value: true,
+            span,
+            text: text.to_string(),
+            about,
         });
     }
 
@@ -387,7 +379,7 @@ impl<'r, 'i> TableReader<'r, 'i> {
                     }
                 }
             }
-            self.reading.mistaken_key(span, text);
+            self.reading.tell(Some(span), text, About::UnknownKey);
         }
     }
 }

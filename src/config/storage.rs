@@ -79,8 +79,8 @@ fn read(
     let kind = reader.string("kind");
     let path = reader.path("path");
     if !has_kind {
-        reader.reading().mistake(
-            span.clone(),
+        reader.reading().missing(
+            Some(span.clone()),
             format!("[storage.{name}] has no `kind`; write kind = \"local\""),
         );
     }
@@ -88,14 +88,18 @@ fn read(
     match kind.value.as_str() {
         "local" => {
             if !has_path {
-                reader.reading().mistake(
-                    span,
+                reader.reading().missing(
+                    Some(span),
                     format!("[storage.{name}] has no `path`: the folder of the archive"),
                 );
             }
             Some(StorageConfig::Local { path: path?.value })
         }
         "s3" => {
+            // One mistake is enough: its keys are not told one by one.
+            for key in LATER {
+                let _ = reader.raw(key);
+            }
             reader.reading().mistake(
                 kind.span,
                 "`kind` = \"s3\" is not supported by this version; write \"local\"",
