@@ -40,7 +40,7 @@ impl From<&str> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
+        f.write_str("***")
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_secret_does_not_show_in_debug() {
         let secret = Secret::new("hunter2");
-        assert_eq!(format!("{secret:?}"), "Secret(…)");
+        assert_eq!(format!("{secret:?}"), "***");
         assert!(!format!("{:#?}", Some(secret)).contains("hunter2"));
     }
 }

@@ -7,6 +7,7 @@
 //! ([`Code`]); the text behind it changes between versions and is only shown, never searched.
 
 pub mod address;
+pub mod configured;
 pub mod connect;
 pub mod control;
 pub mod error;

@@ -8,28 +8,9 @@ mod secrets;
 
 use std::path::Path;
 
-use rdbkeeper::config::{Config, ConfigError, Environment, UrlFacts};
+use rdbkeeper::config::{Config, ConfigError, Environment};
 use rdbkeeper::failure::Failure;
-
-/// Judges URLs as simply as these tests need it; the real judge has its own tests.
-fn urls(url: &str) -> Result<UrlFacts, String> {
-    let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
-    if !["redis", "rediss", "redis+unix"].contains(&scheme) {
-        return Err(format!("`{scheme}` is not a scheme of Redis"));
-    }
-    let (login, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let db = place.split_once('/').filter(|(_, db)| !db.is_empty());
-    Ok(UrlFacts {
-        db: db
-            .map(|(_, db)| db.parse())
-            .transpose()
-            .map_err(|_| "the database is not a number")?,
-        username: !user.is_empty(),
-        password: !password.is_empty(),
-        tls: scheme == "rediss",
-    })
-}
+use rdbkeeper::server::configured::judge_url as urls;
 
 /// An ordinary user at home.
 fn user() -> Environment {

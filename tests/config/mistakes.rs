@@ -38,7 +38,7 @@ compresion = "zstd"
         "/etc/x/rdbkeeper.toml:3:8: `path` is a string, not an integer",
         "3 | path = 7\n  |        ^",
         "`name`: `Sessions` is not a name",
-        "`url`: `http` is not a scheme of Redis",
+        "`url`: `http://` is not a server URL",
         "`timeout`: `soon` is not a duration: write \"90s\"",
         "unknown key `compresion` in [[database]]; did you mean `compression`?",
         "9 | compresion = …\n  | ^^^^^^^^^^",
