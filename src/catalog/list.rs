@@ -128,12 +128,25 @@ pub async fn read_place(place: Place) -> Result<Backup, Error> {
     let objects = place.store().list(&place.prefix()).await?;
     let sizes = sizes(&objects);
     if !sizes.contains_key(MANIFEST) {
+        if let Some(data) = sizes.keys().find(|name| name.starts_with("dump.rdb")) {
+            return Err(missing_manifest(place.describe(), data));
+        }
         return Err(Error::NotFound {
             what: format!("in {}: it has no {MANIFEST}", place.describe()),
             hint: "name the folder that holds manifest.json, or an RDB file".to_owned(),
         });
     }
     read(&place, &sizes, None).await
+}
+
+/// The error of a folder that has data and no manifest.
+pub(super) fn missing_manifest(backup: String, data: &str) -> Error {
+    Error::Damaged {
+        backup,
+        why: format!(
+            "it is missing, though {data} is there: the backup was never finished, or its manifest was removed"
+        ),
+    }
 }
 
 struct Folder {

@@ -3,7 +3,7 @@
 //! It is JSON whose last member, `check`, is the SHA-256 of all bytes before that member: a manifest
 //! that was flipped, cut or mixed up is told from a whole one without any key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::BackupId;
 use crate::pipeline::inbound::Expected;
 use crate::pipeline::{Compression, sha256};
+use crate::rdb::{Report, Summary};
 
 /// The format that this version writes.
 pub const FORMAT: u64 = 1;
@@ -69,7 +70,7 @@ pub struct Source {
     pub replid: String,
     /// The place in that history, where the method tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u64>,
+    pub offset: Option<i64>,
 }
 
 /// What an RDB file holds.
@@ -89,6 +90,38 @@ pub struct Rdb {
     pub functions: u64,
     /// Counts by database, those without keys left out.
     pub databases: Vec<Database>,
+}
+
+impl Rdb {
+    /// What a scan counted, of all databases or of some.
+    pub fn of(summary: &Summary, report: &Report, only: Option<&BTreeSet<u32>>) -> Rdb {
+        let databases: Vec<Database> = summary
+            .databases()
+            .into_iter()
+            .filter(|(db, _)| only.is_none_or(|only| only.contains(&db.0)))
+            .map(|(db, counts)| Database {
+                db: db.0,
+                keys: counts.keys,
+                expires: counts.expires,
+                types: counts
+                    .logical_types()
+                    .into_iter()
+                    .map(|(kind, keys)| (kind.as_str().to_owned(), keys))
+                    .collect(),
+            })
+            .collect();
+        Rdb {
+            version: report.version.map_or(0, |version| version.number),
+            family: report
+                .version
+                .map_or_else(String::new, |version| version.family.to_string()),
+            opaque: report.opaque.is_some(),
+            keys: databases.iter().map(|database| database.keys).sum(),
+            expires: databases.iter().map(|database| database.expires).sum(),
+            functions: summary.functions,
+            databases,
+        }
+    }
 }
 
 /// The keys of one database in an RDB file.

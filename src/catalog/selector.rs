@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::list::{Broken, Place, list, read_place};
+use super::list::{Broken, Place, list, missing_manifest, read_place};
 use super::{Backup, BackupId, Error, MANIFEST};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
 use crate::storage::{LocalStore, NamedStore, read_file};
@@ -140,14 +140,8 @@ impl Finder<'_> {
             let objects = storage.store.list("").await?;
             let of_id = |key: &str| key.split('/').nth(1) == Some(id.as_str());
             if let Some(object) = objects.iter().find(|object| of_id(object.key.as_str())) {
-                return Err(Error::Damaged {
-                    backup: id.to_string(),
-                    why: format!(
-                        "it is missing, though {}/{} is there: the backup was never finished, or its manifest was removed",
-                        storage.store.describe(),
-                        object.key
-                    ),
-                });
+                let data = format!("{}/{}", storage.store.describe(), object.key);
+                return Err(missing_manifest(id.to_string(), &data));
             }
         }
         Err(Error::NotFound {
