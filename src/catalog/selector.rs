@@ -127,6 +127,47 @@ impl Finder<'_> {
         }
     }
 
+    /// Finds every folder of the backup that a selector means, in all storages, damaged ones included:
+    /// what is to be removed must be removable whatever state it is in.
+    pub async fn find_places(&self, selector: &Selector) -> Result<Vec<Place>, Error> {
+        let id = match selector {
+            Selector::Id(id) => id.clone(),
+            other => match self.find(other).await? {
+                Subject::Stored(backup) if backup.place.storage() != BY_PATH => backup.manifest.id,
+                Subject::Stored(backup) => return Ok(vec![backup.place]),
+                Subject::File(path) => {
+                    return Err(Error::NotFound {
+                        what: format!("at {}: it is a file and no backup's folder", path.display()),
+                        hint: "name a backup by its ID".to_owned(),
+                    });
+                }
+            },
+        };
+        let mut places = Vec::new();
+        for storage in self.storages {
+            let mut folders: Vec<String> = Vec::new();
+            for object in storage.store.list("").await? {
+                let mut segments = object.key.as_str().split('/');
+                let (database, folder) = (segments.next(), segments.next());
+                if let (Some(database), Some(folder)) = (database, folder)
+                    && folder == id.as_str()
+                    && !folders.iter().any(|known| known == database)
+                {
+                    folders.push(database.to_owned());
+                }
+            }
+            let place = |database: String| Place::new(storage.clone(), [database, id.to_string()]);
+            places.extend(folders.into_iter().map(place));
+        }
+        match places.is_empty() {
+            true => Err(Error::NotFound {
+                what: id.to_string(),
+                hint: "`rdbkeeper backup list` shows which there are".to_owned(),
+            }),
+            false => Ok(places),
+        }
+    }
+
     async fn find_id(&self, id: &BackupId) -> Result<Subject, Error> {
         let mut listing = list(self.storages, None).await?;
         // Storages are listed nearest first, and the sort is stable.

@@ -7,6 +7,7 @@
 
 mod local;
 pub mod private;
+pub mod probe;
 
 use std::fmt;
 use std::sync::Arc;
