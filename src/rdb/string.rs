@@ -1,0 +1,109 @@
+//! A string as it stands in a file: plain, an integer, or compressed.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::error::Damage;
+use super::length::{Form, string_head};
+use super::lzf;
+
+/// A string in its file form, whole. Decoded only on demand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct StringRef<'a> {
+    raw: &'a [u8],
+    head: usize,
+    form: Form,
+}
+
+impl<'a> StringRef<'a> {
+    /// The string at the start of `bytes`, if it is whole there.
+    ///
+    /// # Errors
+    /// A head that begins no string.
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<StringRef<'a>>, Damage> {
+        let Some(head) = string_head(bytes)? else {
+            return Ok(None);
+        };
+        let Ok(body) = usize::try_from(head.body) else {
+            return Ok(None);
+        };
+        let Some(raw) = head.head.checked_add(body).and_then(|end| bytes.get(..end)) else {
+            return Ok(None);
+        };
+        Ok(Some(StringRef::new(raw, head.head, head.form)))
+    }
+
+    pub(crate) fn new(raw: &'a [u8], head: usize, form: Form) -> StringRef<'a> {
+        StringRef { raw, head, form }
+    }
+
+    /// The string's bytes in the file, its head included.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// The content, when it is kept plain: no decoding, no copy.
+    pub fn plain(&self) -> Option<&'a [u8]> {
+        match self.form {
+            Form::Plain => Some(&self.raw[self.head..]),
+            Form::Int | Form::Lzf { .. } => None,
+        }
+    }
+
+    /// The content: integers as decimal text, LZF inflated.
+    ///
+    /// # Errors
+    /// [`Damage::Lzf`] when the compressed form is damaged.
+    pub fn decode(&self) -> Result<Cow<'a, [u8]>, Damage> {
+        let body = &self.raw[self.head..];
+        match self.form {
+            Form::Plain => Ok(Cow::Borrowed(body)),
+            Form::Int => {
+                let value = match *body {
+                    [a] => i32::from(a as i8),
+                    [a, b] => i32::from(i16::from_le_bytes([a, b])),
+                    [a, b, c, d] => i32::from_le_bytes([a, b, c, d]),
+                    // The head of an integer announces 1, 2 or 4 bytes and nothing else.
+                    _ => return Err(Damage::NotAString(self.raw[0])),
+                };
+                Ok(Cow::Owned(value.to_string().into_bytes()))
+            }
+            Form::Lzf { plain } => {
+                let plain = usize::try_from(plain).map_err(|_| Damage::Lzf)?;
+                lzf::decompress(body, plain).map(Cow::Owned)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StringRef<'_> {
+    /// Only the size: keys are login tokens, and must not reach a log by accident.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StringRef({} bytes, {:?})", self.raw.len(), self.form)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_signed_decimal_text() {
+        for (raw, text) in [
+            (&[0xc0u8, 0xff][..], "-1"),
+            (&[0xc1, 0x00, 0x80], "-32768"),
+            (&[0xc2, 0xff, 0xff, 0xff, 0x7f], "2147483647"),
+        ] {
+            let string = StringRef::parse(raw).unwrap().unwrap();
+            assert_eq!(string.plain(), None);
+            assert_eq!(string.decode().unwrap().as_ref(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_key_never_shows_in_debug_output() {
+        let string = StringRef::parse(b"\x06secret").unwrap().unwrap();
+        assert!(!format!("{string:?}").contains("secret"));
+    }
+}

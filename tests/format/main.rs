@@ -1,0 +1,5 @@
+//! The RDB engine held against real files, made-up files, damaged files and real servers.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod corpus;
+mod support;
