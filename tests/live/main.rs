@@ -1,0 +1,12 @@
+//! Tests against real servers: one binary, a module for each journey. Servers that are not found are skipped, visibly.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod support;
+
+mod harness;

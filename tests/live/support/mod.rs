@@ -1,0 +1,11 @@
+//! What the live tests stand on: real servers, a client of their own, data of every shape, a comparison, and the binary.
+
+#![allow(dead_code, reason = "each test module takes what it needs")]
+
+pub mod client;
+pub mod compare;
+pub mod data;
+pub mod poll;
+pub mod program;
+pub mod servers;
+pub mod tls;
