@@ -8,6 +8,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::secret::without_passwords;
+
 /// One mistake, placed in the file by bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
@@ -198,32 +200,20 @@ fn blank(line: &str, unknown: Option<usize>) -> String {
     blank_urls(line)
 }
 
-/// Blanks the password of each `scheme://user:password@host`.
+/// Blanks the passwords of URLs, and what comes of a URL that is not closed: it may be a password that is
+/// cut before its `@`.
 fn blank_urls(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        out.push_str(before);
-        // A password that was not escaped may hold anything but the quote, so the last `@` counts.
-        let end = after.find(['"', '\'']).unwrap_or(after.len());
-        let (url, after) = after.split_at(end);
-        match url.rfind('@') {
-            Some(at) => {
-                if let Some(colon) = url[..at].find(':') {
-                    out.push_str(&url[..=colon]);
-                }
-                out.push('…');
-                out.push_str(&url[at..]);
-            }
-            // Not closed, it may be a password that is cut before its `@`.
-            None if after.is_empty() => out.push('…'),
-            None => out.push_str(url),
-        }
-        rest = after;
+    let shown = without_passwords(line);
+    let Some(at) = shown.find("://") else {
+        return shown;
+    };
+    let (before, after) = shown.split_at(at + 3);
+    let quote = before.chars().rev().find(|c| matches!(c, '"' | '\''));
+    match quote {
+        Some(quote) if after.contains(quote) => shown,
+        _ if after.contains('@') => shown,
+        _ => format!("{before}…"),
     }
-    out.push_str(rest);
-    out
 }
 
 /// Whether the text ends within a multi-line string of a key that looks secret.
@@ -282,6 +272,8 @@ mod tests {
             "url = \"redis://user:hunter2@localhost",
             "url = \"redis://:x@y/hunter2@localhost\"",
             "url = \"redis://:hunter2",
+            "url = \"redis://:'hunter2",
+            "url = \"redis://:x'hunter2@localhost\"",
             "auth = { secret = \"hunter2\" }",
             "password = \"\"\"\nhunter2\n\"\"\"",
         ] {

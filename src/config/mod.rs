@@ -11,6 +11,7 @@ mod choices;
 mod daemon;
 mod database;
 mod environment;
+mod fields;
 mod locate;
 mod mistake;
 mod name;

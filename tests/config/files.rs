@@ -50,7 +50,7 @@ fn every_file_in_config_parses() {
 }
 
 #[test]
-fn the_example_names_every_key_and_its_default() {
+fn the_example_and_the_reference_name_every_key_and_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rdbkeeper.toml");
     let text = fs::read_to_string(&path).unwrap();
     let example = Config::parse(&path, &text, &user(), &urls).unwrap();
@@ -58,6 +58,8 @@ fn the_example_names_every_key_and_its_default() {
     let unknown = super::refused(
         "[daemon]\nzzzz = 1\n[storage.a]\nzzzz = 1\n[[database]]\nzzzz = 1\ntls = { zzzz = 1 }",
     );
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let reference = fs::read_to_string(docs).unwrap();
     let mut keys = 0;
     for list in unknown
         .lines()
@@ -68,6 +70,9 @@ fn the_example_names_every_key_and_its_default() {
                 .lines()
                 .any(|line| line.contains(&format!("{key} ")) && line.contains('='));
             assert!(mentioned, "config/rdbkeeper.toml does not show `{key}`");
+            let explained =
+                reference.contains(&format!("`{key}`")) || reference.contains(&format!("{key} ="));
+            assert!(explained, "docs/configuration.md does not explain `{key}`");
             keys += 1;
         }
     }

@@ -5,6 +5,7 @@ mod files;
 mod lookup;
 mod mistakes;
 mod secrets;
+mod units;
 
 use std::path::Path;
 
