@@ -32,6 +32,7 @@ pub mod restore;
 pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod setup;
 pub mod source;
 pub mod stage;
 pub mod storage;

@@ -3,9 +3,13 @@
 //! Results go to standard output, everything else to standard error; with `--json` standard output
 //! carries exactly one document.
 
+pub mod app;
 pub mod args;
+mod backup;
+mod check;
 pub mod logging;
 pub mod man;
 pub mod output;
 pub mod progress;
+mod restore;
 pub mod table;

@@ -57,6 +57,11 @@ impl Output {
         self.form == Form::Json
     }
 
+    /// Whether standard output may be coloured.
+    pub fn color_out(&self) -> bool {
+        self.color_out
+    }
+
     /// Whether standard error is shown in colours.
     pub fn color_err(&self) -> bool {
         self.color_err

@@ -179,7 +179,8 @@ pub async fn prepare<B: Backup>(
     .await?;
     route.snapshot_ms = survey.snapshot_ms;
     if let Some(into) = request.into {
-        plan::into_one(&mut route, into, &survey.meant_databases(&route.filters))?;
+        let meant = survey.meant_databases(&route.filters);
+        plan::into_one(&mut route, into, &meant)?;
     }
     let targets = plan::target_databases(&survey, &route);
     let list: Vec<DbIndex> = targets.iter().copied().collect();
@@ -314,7 +315,8 @@ pub async fn to_file<B: Backup>(
     let survey = survey_of(&backup, &route, None, None, &request, &progress, &cancel).await?;
     route.snapshot_ms = survey.snapshot_ms;
     if let Some(into) = request.into {
-        plan::into_one(&mut route, into, &survey.meant_databases(&route.filters))?;
+        let meant = survey.meant_databases(&route.filters);
+        plan::into_one(&mut route, into, &meant)?;
     }
     let plan = Plan::of(&plan::Ingredients {
         place: &target,

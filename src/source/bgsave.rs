@@ -406,8 +406,7 @@ impl Opened {
         cancel: &CancellationToken,
     ) -> Result<Pumped, Error> {
         // The file was just written: it is in the page cache, and is read from front to back.
-        if let Err(error) =
-            rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
         {
             tracing::debug!(%error, "no advice taken");
         }
@@ -509,15 +508,30 @@ mod tests {
             last_bgsave_ok: false,
             ..failed
         };
-        assert!(matches!(open(&before, &failed, None), Err(Error::SaveFailed { .. })));
+        assert!(matches!(
+            open(&before, &failed, None),
+            Err(Error::SaveFailed { .. })
+        ));
         let still = facts("rdb_saves:1\nrdb_last_save_time:101");
-        assert!(matches!(open(&before, &still, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &still, None),
+            Err(Error::NotOurs { .. })
+        ));
         let early = facts("rdb_saves:2\nrdb_last_save_time:99");
-        assert!(matches!(open(&before, &early, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &early, None),
+            Err(Error::NotOurs { .. })
+        ));
         let good = facts("rdb_saves:2\nrdb_last_save_time:101");
         let same = File::open(&path).unwrap();
-        assert!(matches!(open(&before, &good, Some(same)), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &good, Some(same)),
+            Err(Error::NotOurs { .. })
+        ));
         // Another file, but it does not say when it was made.
-        assert!(matches!(open(&before, &good, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &good, None),
+            Err(Error::NotOurs { .. })
+        ));
     }
 }

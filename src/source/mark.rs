@@ -46,8 +46,7 @@ impl Finder {
         if !self.held.is_empty() {
             // A mark that begins in what is held ends within LEN bytes of the piece.
             let was = self.held.len();
-            self.held
-                .extend_from_slice(&piece[..piece.len().min(LEN)]);
+            self.held.extend_from_slice(&piece[..piece.len().min(LEN)]);
             if let Some(at) = self.find(&self.held) {
                 let file = if at <= was {
                     [self.held.split_to(at).freeze(), Bytes::new()]

@@ -147,7 +147,9 @@ async fn look(
     };
     match method {
         Method::Bgsave => {
-            asker.harmless("BGSAVE", &["BGSAVE", "rdbkeeper-probe"]).await?;
+            asker
+                .harmless("BGSAVE", &["BGSAVE", "rdbkeeper-probe"])
+                .await?;
             asker.harmless("TIME", &["TIME"]).await?;
             match bgsave::locate(asker.control, &picked.endpoint, &request.rdb_path).await {
                 Ok(path) => asker.file(path),

@@ -108,10 +108,7 @@ pub(super) async fn open(
                 return Err(Error::Incapable {
                     method: Method::Scan,
                     place,
-                    why: format!(
-                        "{} is refused",
-                        String::from_utf8_lossy(args[0])
-                    ),
+                    why: format!("{} is refused", String::from_utf8_lossy(args[0])),
                     source: Some(error),
                 });
             }
@@ -137,9 +134,7 @@ pub(super) async fn open(
         match wire.call(&[b"FUNCTION", b"DUMP"]).await {
             Ok(reply) => reply.into_bytes(),
             Err(error) if matches!(error.code(), Some(Code::Err | Code::NoPerm)) => {
-                warnings.push(
-                    "functions are not in the dump: FUNCTION DUMP is refused".to_owned(),
-                );
+                warnings.push("functions are not in the dump: FUNCTION DUMP is refused".to_owned());
                 None
             }
             Err(error) => return Err(failed(error)),
@@ -237,7 +232,10 @@ impl Opened {
         let (_, bytes) = walk.file.finish().map_err(writing)?;
         pumped.bytes = bytes;
         for piece in sink.take() {
-            walk.out.send(piece).await.map_err(|_| Error::ReceiverGone)?;
+            walk.out
+                .send(piece)
+                .await
+                .map_err(|_| Error::ReceiverGone)?;
         }
         Ok(pumped)
     }
@@ -257,7 +255,8 @@ impl Opened {
             ("ctime", &ctime),
             ("used-mem", &memory),
         ] {
-            file.aux(key.as_bytes(), value.as_bytes()).map_err(writing)?;
+            file.aux(key.as_bytes(), value.as_bytes())
+                .map_err(writing)?;
         }
         if let Some(functions) = &self.functions {
             let damaged = |problem: String| Error::Payload {
@@ -320,7 +319,8 @@ impl Pace {
             return;
         }
         tokio::time::sleep_until(self.next).await;
-        self.next = self.next.max(Instant::now()) + self.each * u32::try_from(keys).unwrap_or(u32::MAX);
+        self.next =
+            self.next.max(Instant::now()) + self.each * u32::try_from(keys).unwrap_or(u32::MAX);
     }
 }
 
@@ -609,7 +609,10 @@ impl Walk {
         for fragment in payload.value.chunks(FRAGMENT) {
             self.file.raw(fragment).map_err(writing)?;
             for piece in self.sink.take() {
-                self.out.send(piece).await.map_err(|_| Error::ReceiverGone)?;
+                self.out
+                    .send(piece)
+                    .await
+                    .map_err(|_| Error::ReceiverGone)?;
             }
         }
         Ok(())
