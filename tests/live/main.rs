@@ -9,4 +9,7 @@
 
 mod support;
 
+mod crash;
+mod damage;
 mod harness;
+mod trouble;
