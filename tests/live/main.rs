@@ -10,3 +10,5 @@
 mod support;
 
 mod harness;
+mod restore;
+mod selection;
