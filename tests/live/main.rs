@@ -12,4 +12,6 @@ mod support;
 mod crash;
 mod damage;
 mod harness;
+mod restore;
+mod selection;
 mod trouble;
