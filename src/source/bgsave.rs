@@ -5,7 +5,9 @@
 //! the path may be another server's. So the save is ours only when all of this holds: no save
 //! runs, the last one succeeded, `rdb_saves` moved (7.0 and later), the file is another than
 //! before (which is held open meanwhile, so that its inode can't be used again), and the file's
-//! own `ctime`, version and replication ID fit. It is opened once: a later rename can't swap it.
+//! own `ctime`, version and replication ID fit: it was made when a save began that we know of. What
+//! remains is another server of the same version and without a replication history that saves to
+//! this path within the same seconds. The file is opened once: a later rename can't swap it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,6 +28,12 @@ use super::{Error, Method, Pumped};
 const PIECE: u64 = 512 << 10;
 /// How often the server is asked whether it is done: at first, and at most.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How far the clock that counts in seconds (`ctime`, LASTSAVE) may be behind TIME, in microseconds:
+/// it moves with the kernel's tick.
+const COARSE_US: i64 = 100_000;
+/// How far a file's `ctime` may be from the moment at which its save is known to have begun, in
+/// seconds: a busy machine lets the child wait.
+const BEGAN_WITHIN_S: i64 = 3;
 /// How long a scheduled save may take to begin once nothing is in its way. The server's own
 /// delay after a failed save is 5 s.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
@@ -182,6 +190,7 @@ pub(super) async fn open(
         control,
         endpoint,
         run_id: None,
+        began_s: Vec::new(),
     };
     // A save that begins between our look and our BGSAVE makes it fail: then it is waited for too.
     let (before, from_us, old) = loop {
@@ -204,14 +213,25 @@ pub(super) async fn open(
             },
         }
     };
+    if !before.aof_rewrite_in_progress {
+        // It has begun: a save is forked before BGSAVE is answered.
+        let now_us = watch.time_us().await?;
+        watch.began_s.push(now_us.div_euclid(1_000_000));
+    }
     let after = watch.save_is_over(&before, from_us).await?;
     let till_us = watch.time_us().await?;
+    let mut began_s = watch.began_s;
+    began_s.extend(last_save_began(&after));
     let proof = Proof {
         endpoint,
         path: &path,
         before: &before,
         after: &after,
-        window_s: (from_us.div_euclid(1_000_000), till_us.div_euclid(1_000_000)),
+        window_s: (
+            (from_us - COARSE_US).div_euclid(1_000_000),
+            till_us.div_euclid(1_000_000),
+        ),
+        began_s: &began_s,
     };
     proof.open(old)
 }
@@ -221,6 +241,8 @@ struct Watch<'a> {
     control: &'a mut Control,
     endpoint: &'a Endpoint,
     run_id: Option<String>,
+    /// When saves were seen to begin, by the server's time.
+    began_s: Vec<i64>,
 }
 
 impl Watch<'_> {
@@ -263,8 +285,14 @@ impl Watch<'_> {
         let mut pause = POLL.0;
         let mut scheduled = before.aof_rewrite_in_progress;
         let mut idle_since: Option<Instant> = None;
+        let mut saving = false;
         loop {
             let facts = self.info().await?;
+            if facts.bgsave_in_progress && !saving {
+                let now_us = self.time_us().await?;
+                self.began_s.push(now_us.div_euclid(1_000_000));
+            }
+            saving = facts.bgsave_in_progress;
             scheduled |= facts.aof_rewrite_in_progress && !facts.bgsave_in_progress;
             if facts.bgsave_in_progress || facts.aof_rewrite_in_progress && !ran(before, &facts) {
                 idle_since = None;
@@ -273,7 +301,8 @@ impl Watch<'_> {
             } else {
                 let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
                 let done = ran(before, &facts)
-                    && (!facts.last_bgsave_ok || facts.last_save_s >= from_us / 1_000_000);
+                    && (!facts.last_bgsave_ok
+                        || facts.last_save_s >= (from_us - COARSE_US) / 1_000_000);
                 if done || !scheduled || idle > BEGIN_WITHIN {
                     return Ok(facts);
                 }
@@ -292,6 +321,12 @@ fn ran(before: &Facts, now: &Facts) -> bool {
     }
 }
 
+/// When the last save began, as far as the server's counters of its end and duration tell.
+fn last_save_began(facts: &Facts) -> Option<i64> {
+    let seconds: i64 = facts.get("rdb_last_bgsave_time_sec")?.parse().ok()?;
+    (seconds >= 0).then(|| facts.last_save_s - seconds)
+}
+
 /// What is known about a save that is over, against which the file is held.
 struct Proof<'a> {
     endpoint: &'a Endpoint,
@@ -300,6 +335,8 @@ struct Proof<'a> {
     after: &'a Facts,
     /// The server's time before BGSAVE and after the save, in seconds.
     window_s: (i64, i64),
+    /// When saves began within it.
+    began_s: &'a [i64],
 }
 
 impl Proof<'_> {
@@ -358,6 +395,12 @@ impl Proof<'_> {
                 "it was made at {ctime}, the save between {from} and {till} (Unix time)"
             )));
         }
+        let near = |began: &i64| (began - ctime).abs() <= BEGAN_WITHIN_S;
+        if !self.began_s.iter().any(near) {
+            return Err(self.not_ours(&format!(
+                "it was made at {ctime} (Unix time), when no save of this server began"
+            )));
+        }
         if let Some(version) = &head.version {
             let told = match self.after.product {
                 server::info::Product::Redis => self.after.get("redis_version"),
@@ -406,8 +449,7 @@ impl Opened {
         cancel: &CancellationToken,
     ) -> Result<Pumped, Error> {
         // The file was just written: it is in the page cache, and is read from front to back.
-        if let Err(error) =
-            rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
         {
             tracing::debug!(%error, "no advice taken");
         }
@@ -470,7 +512,8 @@ mod tests {
             path: Path::new("/d.rdb"),
             before: &before,
             after: &after,
-            window_s: (100, 102),
+            window_s: (100, 130),
+            began_s: &[100, 101],
         };
         let head = |ctime: i64, version: &str, replid: &str| Head {
             ctime_s: Some(ctime),
@@ -481,7 +524,11 @@ mod tests {
         assert_eq!(proof.fits(&head(101, "7.0.15", "mine")).unwrap(), 101);
         assert_eq!(proof.fits(&head(100, "7.0.15", "old")).unwrap(), 100);
         assert!(proof.fits(&head(99, "7.0.15", "mine")).is_err());
-        assert!(proof.fits(&head(103, "7.0.15", "mine")).is_err());
+        assert!(
+            proof.fits(&head(105, "7.0.15", "mine")).is_err(),
+            "no save began then"
+        );
+        assert!(proof.fits(&head(131, "7.0.15", "mine")).is_err());
         assert!(proof.fits(&head(101, "7.0.14", "mine")).is_err());
         assert!(proof.fits(&head(101, "7.0.15", "theirs")).is_err());
         assert!(proof.fits(&Head::default()).is_err());
@@ -500,24 +547,37 @@ mod tests {
                 before,
                 after,
                 window_s: (100, 102),
+                began_s: &[100],
             }
             .open(old)
         };
         let before = facts("rdb_saves:1\nrdb_last_save_time:90");
-        let failed = facts("rdb_saves:2\nrdb_last_save_time:90").clone();
-        let failed = Facts {
-            last_bgsave_ok: false,
-            ..failed
-        };
-        assert!(matches!(open(&before, &failed, None), Err(Error::SaveFailed { .. })));
+        let mut failed = facts("rdb_saves:2\nrdb_last_save_time:90");
+        failed.last_bgsave_ok = false;
+        assert!(matches!(
+            open(&before, &failed, None),
+            Err(Error::SaveFailed { .. })
+        ));
         let still = facts("rdb_saves:1\nrdb_last_save_time:101");
-        assert!(matches!(open(&before, &still, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &still, None),
+            Err(Error::NotOurs { .. })
+        ));
         let early = facts("rdb_saves:2\nrdb_last_save_time:99");
-        assert!(matches!(open(&before, &early, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &early, None),
+            Err(Error::NotOurs { .. })
+        ));
         let good = facts("rdb_saves:2\nrdb_last_save_time:101");
         let same = File::open(&path).unwrap();
-        assert!(matches!(open(&before, &good, Some(same)), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &good, Some(same)),
+            Err(Error::NotOurs { .. })
+        ));
         // Another file, but it does not say when it was made.
-        assert!(matches!(open(&before, &good, None), Err(Error::NotOurs { .. })));
+        assert!(matches!(
+            open(&before, &good, None),
+            Err(Error::NotOurs { .. })
+        ));
     }
 }

@@ -219,23 +219,30 @@ impl Error {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Error::Server { source, .. } => return source.hint(),
-            Error::Loading { .. } => "try again when it is done; INFO persistence shows how far it is",
+            Error::Loading { .. } => {
+                "try again when it is done; INFO persistence shows how far it is"
+            }
             Error::StaleReplica { .. } => {
                 "use the primary's address, or wait until INFO replication says master_link_status:up"
             }
             Error::NoDatabase { .. } => "check `databases` and the number at the end of `url`",
-            Error::Incapable { source: Some(source), .. }
-                if source.code() == Some(&server::Code::NoPerm) =>
-            {
+            Error::Incapable {
+                source: Some(source),
+                ..
+            } if source.code() == Some(&server::Code::NoPerm) => {
                 "`rdbkeeper check` prints the smallest ACL line for each method; method = \"auto\" takes one that works"
             }
             Error::Incapable { .. } => "method = \"auto\" takes one that works",
-            Error::FileForbidden { group: Some(group), .. } => {
+            Error::FileForbidden {
+                group: Some(group), ..
+            } => {
                 return Some(format!(
                     "add the user that runs rdbkeeper to the group `{group}` (usermod -aG {group} USER), or use method = \"replication\""
                 ));
             }
-            Error::FileForbidden { .. } => "give this user the right to read it, or use method = \"replication\"",
+            Error::FileForbidden { .. } => {
+                "give this user the right to read it, or use method = \"replication\""
+            }
             Error::SaveFailed { .. } => {
                 "see the server's log: a full disk, a missing right on its `dir`, or no memory to fork"
             }
@@ -245,7 +252,9 @@ impl Error {
             Error::Died { .. } => {
                 "see the server's log: it was stopped, ran out of memory or disk, or closed us for `client-output-buffer-limit replica`"
             }
-            Error::TooLarge { .. } => "raise scan_max_value if the server has the memory for it, or use method = \"replication\"",
+            Error::TooLarge { .. } => {
+                "raise scan_max_value if the server has the memory for it, or use method = \"replication\""
+            }
             Error::Spill { .. } => "it needs 16 bytes for each key, twice while it is merged",
             Error::NoMethod { .. } => "`rdbkeeper check` says what each method needs",
             _ => return None,
@@ -289,7 +298,13 @@ pub(super) fn masked(key: &[u8]) -> String {
     let shown: String = key
         .iter()
         .take((key.len() / 4).min(6))
-        .map(|&b| if b.is_ascii_graphic() { char::from(b) } else { '?' })
+        .map(|&b| {
+            if b.is_ascii_graphic() {
+                char::from(b)
+            } else {
+                '?'
+            }
+        })
         .collect();
     format!("`{shown}…`, {} bytes long", key.len())
 }
@@ -300,7 +315,10 @@ mod tests {
 
     #[test]
     fn keys_are_masked() {
-        assert_eq!(masked(b"session:0123456789abcdef"), "`sessio…`, 24 bytes long");
+        assert_eq!(
+            masked(b"session:0123456789abcdef"),
+            "`sessio…`, 24 bytes long"
+        );
         assert_eq!(masked(b"abc"), "`…`, 3 bytes long");
         assert_eq!(masked(b"\xff\n00000000000"), "`??0…`, 13 bytes long");
     }
@@ -313,6 +331,10 @@ mod tests {
             group: Some("redis".into()),
         });
         assert_eq!(failure.kind, Kind::Forbidden);
-        assert!(failure.hint.is_some_and(|hint| hint.contains("usermod -aG redis")));
+        assert!(
+            failure
+                .hint
+                .is_some_and(|hint| hint.contains("usermod -aG redis"))
+        );
     }
 }

@@ -39,7 +39,10 @@ async fn choose(request: &Request) -> Result<Picked, Error> {
             Err(error) => warnings.push(format!("the replica is not used: {}", chain(&error))),
             Ok((control, facts)) => match unhealthy(&facts) {
                 Some(why) => {
-                    warnings.push(format!("the replica {} is not used: {why}", replica.place()));
+                    warnings.push(format!(
+                        "the replica {} is not used: {why}",
+                        replica.place()
+                    ));
                 }
                 None => match confirm(request, &facts, &mut warnings).await {
                     Confirmed::No(control, facts) => {

@@ -130,14 +130,12 @@ pub(super) async fn open(endpoint: &Endpoint, facts: &Facts) -> Result<Opened, E
         })
     })?;
 
-    let line = next_line(&mut reader)
-        .await
-        .map_err(|source| Error::Died {
-            place: place.clone(),
-            received: 0,
-            expected: None,
-            source,
-        })?;
+    let line = next_line(&mut reader).await.map_err(|source| Error::Died {
+        place: place.clone(),
+        received: 0,
+        expected: None,
+        source,
+    })?;
     if let Some(text) = line.strip_prefix(b"-") {
         tracing::debug!(reply = %ServerError::parse(text), "instead of the file");
         return Err(Error::SaveFailed { place });
@@ -239,7 +237,13 @@ mod tests {
         assert!(matches!(parse_form(b"$123"), Some(Form::Length(123))));
         let mark = [&b"$EOF:"[..], &[b'a'; 40]].concat();
         assert!(matches!(parse_form(&mark), Some(Form::Marked(_))));
-        for line in [&b"$-1"[..], b"$EOF:short", b"+OK", b"$", b"$99999999999999999999"] {
+        for line in [
+            &b"$-1"[..],
+            b"$EOF:short",
+            b"+OK",
+            b"$",
+            b"$99999999999999999999",
+        ] {
             assert!(parse_form(line).is_none());
         }
     }

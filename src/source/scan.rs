@@ -108,10 +108,7 @@ pub(super) async fn open(
                 return Err(Error::Incapable {
                     method: Method::Scan,
                     place,
-                    why: format!(
-                        "{} is refused",
-                        String::from_utf8_lossy(args[0])
-                    ),
+                    why: format!("{} is refused", String::from_utf8_lossy(args[0])),
                     source: Some(error),
                 });
             }
@@ -137,9 +134,7 @@ pub(super) async fn open(
         match wire.call(&[b"FUNCTION", b"DUMP"]).await {
             Ok(reply) => reply.into_bytes(),
             Err(error) if matches!(error.code(), Some(Code::Err | Code::NoPerm)) => {
-                warnings.push(
-                    "functions are not in the dump: FUNCTION DUMP is refused".to_owned(),
-                );
+                warnings.push("functions are not in the dump: FUNCTION DUMP is refused".to_owned());
                 None
             }
             Err(error) => return Err(failed(error)),
@@ -220,6 +215,8 @@ impl Opened {
             db: 0,
             begun: false,
             stages: VecDeque::new(),
+            large: Vec::new(),
+            held_cursor: None,
             file,
             sink: sink.clone(),
             out,
@@ -237,7 +234,10 @@ impl Opened {
         let (_, bytes) = walk.file.finish().map_err(writing)?;
         pumped.bytes = bytes;
         for piece in sink.take() {
-            walk.out.send(piece).await.map_err(|_| Error::ReceiverGone)?;
+            walk.out
+                .send(piece)
+                .await
+                .map_err(|_| Error::ReceiverGone)?;
         }
         Ok(pumped)
     }
@@ -257,7 +257,8 @@ impl Opened {
             ("ctime", &ctime),
             ("used-mem", &memory),
         ] {
-            file.aux(key.as_bytes(), value.as_bytes()).map_err(writing)?;
+            file.aux(key.as_bytes(), value.as_bytes())
+                .map_err(writing)?;
         }
         if let Some(functions) = &self.functions {
             let damaged = |problem: String| Error::Payload {
@@ -320,7 +321,8 @@ impl Pace {
             return;
         }
         tokio::time::sleep_until(self.next).await;
-        self.next = self.next.max(Instant::now()) + self.each * u32::try_from(keys).unwrap_or(u32::MAX);
+        self.next =
+            self.next.max(Instant::now()) + self.each * u32::try_from(keys).unwrap_or(u32::MAX);
     }
 }
 
@@ -332,8 +334,6 @@ enum Stage {
     Sizes(Vec<Bytes>),
     /// Of the expiry and DUMP of each key (before 7.0 TIME in front).
     Values(Vec<Bytes>),
-    /// Not asked yet: large values wait for their turn.
-    Later(Vec<Bytes>),
 }
 
 struct Walk {
@@ -351,6 +351,10 @@ struct Walk {
     /// Whether it has its heading in the file.
     begun: bool,
     stages: VecDeque<Stage>,
+    /// Groups of keys with large values, not asked for yet.
+    large: Vec<Vec<Bytes>>,
+    /// Where SCAN goes on when the large values are through.
+    held_cursor: Option<Bytes>,
     file: Writer<Sink>,
     sink: Sink,
     out: mpsc::Sender<Bytes>,
@@ -399,19 +403,28 @@ impl Walk {
         }
         self.ask_scan(b"0");
         self.flush().await?;
-        while let Some(stage) = self.stages.pop_front() {
-            match stage {
-                Stage::Scan => self.on_scan().await?,
-                Stage::Sizes(keys) => self.on_sizes(keys).await?,
-                Stage::Values(keys) => self.on_values(keys).await?,
-                Stage::Later(keys) => {
-                    self.ask_values(&keys);
+        loop {
+            while let Some(stage) = self.stages.pop_front() {
+                match stage {
+                    Stage::Scan => self.on_scan().await?,
+                    Stage::Sizes(keys) => self.on_sizes(keys).await?,
+                    Stage::Values(keys) => self.on_values(keys).await?,
+                }
+            }
+            // Nothing is in flight: now the large ones, one group after the other.
+            for group in std::mem::take(&mut self.large) {
+                self.ask_values(&group);
+                self.flush().await?;
+                self.on_values(group).await?;
+            }
+            match self.held_cursor.take() {
+                None => return Ok(()),
+                Some(cursor) => {
+                    self.ask_scan(&cursor);
                     self.flush().await?;
-                    self.on_values(keys).await?;
                 }
             }
         }
-        Ok(())
     }
 
     fn ask_scan(&mut self, cursor: &[u8]) {
@@ -447,7 +460,11 @@ impl Walk {
         let keys = self.unseen(keys).await?;
         // The next SCAN is in front: the server works on it while we read this batch.
         if cursor != "0" {
-            self.ask_scan(&cursor);
+            if self.large.is_empty() {
+                self.ask_scan(&cursor);
+            } else {
+                self.held_cursor = Some(cursor);
+            }
         }
         if !keys.is_empty() {
             self.pace.take(keys.len()).await;
@@ -516,19 +533,19 @@ impl Walk {
                 group.push(key);
             }
         }
-        let mut groups = groups.into_iter().filter(|group| !group.is_empty());
-        // Large values wait until all that was asked before has been read.
-        if let Some(first) = groups.next() {
-            let more: Vec<Stage> = groups.map(Stage::Later).collect();
-            if more.is_empty() {
-                self.ask_values(&first);
-                self.stages.push_back(Stage::Values(first));
-                return self.flush().await;
+        groups.retain(|group| !group.is_empty());
+        match <[Vec<Bytes>; 1]>::try_from(groups) {
+            Ok([keys]) => {
+                self.ask_values(&keys);
+                self.stages.push_back(Stage::Values(keys));
+                self.flush().await
             }
-            self.stages.push_back(Stage::Later(first));
-            self.stages.extend(more);
+            // Large values wait until all that was asked before has been read.
+            Err(groups) => {
+                self.large.extend(groups);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     async fn on_values(&mut self, keys: Vec<Bytes>) -> Result<(), Error> {
@@ -609,7 +626,10 @@ impl Walk {
         for fragment in payload.value.chunks(FRAGMENT) {
             self.file.raw(fragment).map_err(writing)?;
             for piece in self.sink.take() {
-                self.out.send(piece).await.map_err(|_| Error::ReceiverGone)?;
+                self.out
+                    .send(piece)
+                    .await
+                    .map_err(|_| Error::ReceiverGone)?;
             }
         }
         Ok(())

@@ -56,7 +56,12 @@ pub(super) struct Seen {
 
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Seen({} in memory, {} runs)", self.memory.len(), self.runs.len())
+        write!(
+            f,
+            "Seen({} in memory, {} runs)",
+            self.memory.len(),
+            self.runs.len()
+        )
     }
 }
 
@@ -217,7 +222,10 @@ impl RunMaker {
 
     fn finish(self) -> io::Result<Run> {
         Ok(Run {
-            file: self.file.into_inner().map_err(io::IntoInnerError::into_error)?,
+            file: self
+                .file
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?,
             len: self.len,
             tier: self.tier,
             fences: self.fences,
@@ -314,8 +322,15 @@ mod tests {
                 assert!(!seen.insert(&key.to_le_bytes()).unwrap());
             }
             let most = seen.runs.iter().map(|run| run.tier + 1).max().unwrap_or(0);
-            assert!(seen.runs.len() <= (most as usize) * (TIER - 1), "merged in tiers");
-            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no name is left");
+            assert!(
+                seen.runs.len() <= (most as usize) * (TIER - 1),
+                "merged in tiers"
+            );
+            assert_eq!(
+                std::fs::read_dir(folder.path()).unwrap().count(),
+                0,
+                "no name is left"
+            );
             seen.clear();
             assert!(seen.insert(&0u32.to_le_bytes()).unwrap());
         }
@@ -326,7 +341,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Far from uniform: interpolation guesses wrong, and must end all the same.
         let hashes: Vec<u128> = (0..5000u128)
-            .map(|i| if i < 4000 { i * 2 } else { u128::MAX - (5000 - i) * 2 })
+            .map(|i| {
+                if i < 4000 {
+                    i * 2
+                } else {
+                    u128::MAX - (5000 - i) * 2
+                }
+            })
             .collect();
         let mut maker = RunMaker::new(folder.path(), hashes.len() as u64, 0).unwrap();
         maker.stride = PAGE * 8;
