@@ -27,7 +27,7 @@ use super::{Error, Method, Pumped};
 /// Bytes of a piece.
 const PIECE: u64 = 512 << 10;
 /// How often the server is asked whether it is done: at first, and at most.
-const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 /// How far the clock that counts in seconds (`ctime`, LASTSAVE) may be behind TIME, in microseconds:
 /// it moves with the kernel's tick.
 const COARSE_US: i64 = 100_000;
@@ -57,11 +57,11 @@ pub(super) async fn locate(
     if let Some(path) = rdb_path {
         return Ok(path.clone());
     }
-    let incapable = |why: &str, source| Error::Incapable {
+    let incapable = |why: &str, source: Option<server::Error>| Error::Incapable {
         method: Method::Bgsave,
         place: endpoint.place(),
         why: why.to_owned(),
-        source,
+        source: source.map(Box::new),
     };
     if !control.is_local() {
         return Err(incapable(
@@ -124,18 +124,18 @@ fn forbidden(path: &Path) -> Error {
     for folder in folders {
         // Searching a folder is what `metadata` of a name in it needs.
         let inside = folder.join(".");
-        if let Err(error) = std::fs::metadata(&inside) {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                let (mode, group) = mode_and_group(folder);
-                return Error::FileForbidden {
-                    path: path.to_owned(),
-                    missing: format!(
-                        "the folder {} lacks the search right (x) for this user{mode}",
-                        folder.display()
-                    ),
-                    group,
-                };
-            }
+        if let Err(error) = std::fs::metadata(&inside)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            let (mode, group) = mode_and_group(folder);
+            return Error::FileForbidden {
+                path: path.to_owned(),
+                missing: format!(
+                    "the folder {} lacks the search right (x) for this user{mode}",
+                    folder.display()
+                ),
+                group,
+            };
         }
     }
     let (mode, group) = mode_and_group(path);
@@ -174,7 +174,7 @@ fn failed(endpoint: &Endpoint, doing: &'static str, source: server::Error) -> Er
     Error::Server {
         place: endpoint.place(),
         doing,
-        source,
+        source: Box::new(source),
     }
 }
 
@@ -193,6 +193,7 @@ pub(super) async fn open(
         began_s: Vec::new(),
     };
     // A save that begins between our look and our BGSAVE makes it fail: then it is waited for too.
+    let mut refusals = 0;
     let (before, from_us, old) = loop {
         let before = watch.no_save_runs().await?;
         let old = readable(&path)?;
@@ -201,12 +202,14 @@ pub(super) async fn open(
             Ok(()) => break (before, from_us, old),
             Err(error) => match error.code() {
                 Some(Code::Err) if watch.info().await?.bgsave_in_progress => {}
+                // That save may have ended just now.
+                Some(Code::Err) if refusals < 2 => refusals += 1,
                 Some(Code::Err | Code::NoPerm) => {
                     return Err(Error::Incapable {
                         method: Method::Bgsave,
                         place: endpoint.place(),
                         why: "BGSAVE is refused".to_owned(),
-                        source: Some(error),
+                        source: Some(Box::new(error)),
                     });
                 }
                 _ => return Err(failed(endpoint, "save (BGSAVE)", error)),
@@ -286,8 +289,13 @@ impl Watch<'_> {
         let mut scheduled = before.aof_rewrite_in_progress;
         let mut idle_since: Option<Instant> = None;
         let mut saving = false;
+        let mut looks = 0;
         loop {
             let facts = self.info().await?;
+            looks += 1;
+            // A save ends with the server's next tick at the earliest: one that is not to be seen
+            // at once waits behind something, such as a module's child.
+            scheduled |= looks == 1 && !facts.bgsave_in_progress && !ran(before, &facts);
             if facts.bgsave_in_progress && !saving {
                 let now_us = self.time_us().await?;
                 self.began_s.push(now_us.div_euclid(1_000_000));
@@ -350,10 +358,10 @@ impl Proof<'_> {
                 place: self.endpoint.place(),
             });
         }
-        if let (Some(before), Some(after)) = (self.before.rdb_saves, self.after.rdb_saves) {
-            if after <= before {
-                return Err(self.not_ours("the server counts no save since it was asked"));
-            }
+        if let (Some(before), Some(after)) = (self.before.rdb_saves, self.after.rdb_saves)
+            && after <= before
+        {
+            return Err(self.not_ours("the server counts no save since it was asked"));
         }
         if self.after.last_save_s < self.window_s.0 {
             return Err(self.not_ours("the server's last save is older than our request"));

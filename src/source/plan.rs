@@ -246,7 +246,7 @@ impl Asker<'_> {
                 return Err(Error::Server {
                     place: self.place.clone(),
                     doing: "try what is allowed",
-                    source: error,
+                    source: Box::new(error),
                 });
             }
         }
@@ -266,7 +266,7 @@ impl Asker<'_> {
             Err(error) if error.is_disconnect() => Err(Error::Server {
                 place: self.place.clone(),
                 doing: "ask which commands there are",
-                source: error,
+                source: Box::new(error),
             }),
             Err(_) => Ok(None),
         }

@@ -78,7 +78,7 @@ pub(super) async fn open(
     let failed = |source| Error::Server {
         place: place.clone(),
         doing: "prepare the scan",
-        source,
+        source: Box::new(source),
     };
     let mut wire = endpoint.wire().await.map_err(failed)?;
     wire.set_limits(Limits {
@@ -109,7 +109,7 @@ pub(super) async fn open(
                     method: Method::Scan,
                     place,
                     why: format!("{} is refused", String::from_utf8_lossy(args[0])),
-                    source: Some(error),
+                    source: Some(Box::new(error)),
                 });
             }
             Err(error) => return Err(failed(error)),
@@ -367,7 +367,7 @@ impl Walk {
             place: self.place.clone(),
             received: self.file.bytes(),
             expected: None,
-            source,
+            source: Box::new(source),
         }
     }
 
@@ -382,7 +382,7 @@ impl Walk {
         reply.ok(command).map_err(|source| Error::Server {
             place: self.place.clone(),
             doing: "scan",
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -565,7 +565,7 @@ impl Walk {
                 Ok(reply) => reply.ok("DUMP").map_err(|source| Error::Server {
                     place: self.place.clone(),
                     doing: "scan",
-                    source,
+                    source: Box::new(source),
                 })?,
                 Err(server::Error::TooLong { len, .. }) => {
                     return Err(self.too_large(&key, Some(len)));

@@ -280,3 +280,55 @@ fn a_method_that_the_user_may_not_use_is_an_error_that_names_the_command() {
         assert_eq!(reasons.len(), 3);
     });
 }
+
+/// Run by [`a_file_that_may_not_be_read_names_the_right_and_the_group`] as a user without rights.
+#[test]
+#[ignore = "a part of another test, in a process of its own"]
+fn as_nobody() {
+    let mut request = Request::new(endpoint(&std::env::var("RDBKEEPER_TEST_URL").unwrap()));
+    request.choice = Choice::Only(Method::Bgsave);
+    let plan = block_on(plan(&request)).unwrap();
+    assert_eq!(plan.methods[0].obstacles.len(), 1, "{:?}", plan.methods[0]);
+    let failure = rdbkeeper::failure::Failure::from(fail(request.clone()));
+    assert_eq!(failure.kind, rdbkeeper::failure::Kind::Forbidden);
+    eprintln!("message: {}\nhint: {}", failure.message, failure.hint.unwrap());
+    request.choice = Choice::Auto;
+    assert_eq!(take(request).method, Method::Replication);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_names_the_right_and_the_group() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start a process as somebody else");
+        return;
+    }
+    let server = Server::start(servers::usual());
+    server.client().run(cmd!["SET", "k", "v"]);
+    server.save();
+    let folder = server.folder().display().to_string();
+    let set = |folder_mode, file_mode| {
+        let mode = std::fs::Permissions::from_mode;
+        std::fs::set_permissions(server.dump_file(), mode(file_mode)).unwrap();
+        std::fs::set_permissions(server.folder(), mode(folder_mode)).unwrap();
+    };
+    for (folder_mode, file_mode, expected) in [
+        (0o700, 0o644, format!("the folder {folder} lacks the search right (x) for this user (mode 0700)")),
+        (0o750, 0o644, "to the group `root`".to_owned()),
+        (0o755, 0o640, "the file lacks the read right (r) for this user (mode 0640)".to_owned()),
+    ] {
+        set(folder_mode, file_mode);
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "access::as_nobody", "--ignored", "--nocapture"])
+            .env("RDBKEEPER_TEST_URL", server.url())
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && text.contains(&expected), "{expected}: {text}");
+    }
+}

@@ -84,7 +84,7 @@ fn a_server_that_stalls_is_given_up_after_the_idle_time() {
         match result {
             Err(Error::Died { source, .. }) => {
                 assert!(
-                    matches!(source, rdbkeeper::server::Error::Idle(_)),
+                    matches!(*source, rdbkeeper::server::Error::Idle(_)),
                     "{source:?}"
                 );
             }

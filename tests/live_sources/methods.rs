@@ -75,6 +75,47 @@ fn replication_works_with_and_without_a_disk_and_leaves_no_replica_behind() {
 }
 
 #[test]
+fn pings_while_the_master_waits_for_more_replicas_are_a_sign_of_life() {
+    servers::each(|kind| {
+        let server = Server::with(
+            kind,
+            Options::new()
+                .config("repl-diskless-sync yes")
+                .config("repl-diskless-sync-delay 5"),
+        );
+        server.client().run_all(data::sessions(100));
+        let mut request = by(Method::Replication, &server);
+        request.endpoint.idle_timeout = std::time::Duration::from_secs(3);
+        assert_eq!(verified(&take(request).bytes).keys(), 100, "{kind}");
+    });
+}
+
+#[test]
+fn a_value_beyond_what_memory_should_hold_passes_in_pieces() {
+    let server = Server::start(servers::usual());
+    let mut client = server.client();
+    client.run(cmd!["CONFIG", "SET", "rdbcompression", "no"]);
+    client.run(cmd!["SETRANGE", "huge", 200 << 20, "end"]);
+    for method in Method::ALL {
+        let summary = crate::dumping::block_on(async {
+            let dump = rdbkeeper::source::open(by(method, &server)).await.unwrap();
+            let (sender, mut receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(4);
+            let pump = tokio::spawn(dump.pump(sender));
+            let mut scanner = rdbkeeper::rdb::Scanner::new();
+            let mut summary = rdbkeeper::rdb::Summary::new();
+            while let Some(piece) = receiver.recv().await {
+                assert!(piece.len() <= 1 << 20, "{method}: a piece of {} bytes", piece.len());
+                scanner.feed(&piece, &mut summary).unwrap();
+            }
+            assert!(pump.await.unwrap().unwrap().bytes > 200 << 20);
+            scanner.finish(&mut summary).unwrap();
+            summary
+        });
+        assert_eq!(summary.keys(), 1, "{method}");
+    }
+}
+
+#[test]
 fn fields_of_a_hash_keep_their_expiry_by_every_method() {
     for kind in servers::available() {
         if !kind.has_hash_field_expiry() {

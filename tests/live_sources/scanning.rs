@@ -32,7 +32,7 @@ fn a_table_that_grows_and_shrinks_under_a_scan_gives_every_old_key_once() {
                 let mut client = server.client();
                 let mut random = Random::new(3);
                 while !stop.load(Ordering::Relaxed) {
-                    let up = random.next() % 2 == 0;
+                    let up = random.next().is_multiple_of(2);
                     let batch = (0..2000).map(|n| match up {
                         true => cmd!["SET", format!("churn:{n}"), n],
                         false => cmd![

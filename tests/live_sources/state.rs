@@ -91,12 +91,6 @@ fn a_server_that_is_loading_is_told_as_such() {
         }
         let mut client = replica.client();
         client.run(cmd!["CONFIG", "SET", "key-load-delay", 100_000]);
-        client.run(cmd![
-            "CONFIG",
-            "SET",
-            "loading-process-events-interval-bytes",
-            1024
-        ]);
         client.run(cmd!["REPLICAOF", "127.0.0.1", primary.port()]);
         until("it is loading", || {
             (client.info("loading")? == "1").then_some(())
