@@ -12,11 +12,12 @@ use super::crc64::Crc64;
 use super::error::{Damage, FileError, ScanError};
 use super::event::{Checksum, Event, Handler, Unknown};
 use super::item::{self, Halt, Item, Place};
+use super::length::string_head;
 use super::machine::{Cause, Fault, Machine};
 use super::program::{self, opcode};
 use super::types::{DbIndex, Family, FileVersion};
 
-/// The checksum takes blocks of this many bytes: small enough that they are still in the cache.
+/// The checksum takes blocks of this many bytes: small enough to stay in the cache for the scan.
 const CRC_BLOCK: usize = 64 * 1024;
 
 /// What an item may have beside its one long string.
@@ -83,8 +84,9 @@ enum Goal {
     End,
 }
 
-/// The scanner. Feed it the file from its beginning, then [`finish`](Scanner::finish).
-#[derive(Debug)]
+/// The scanner. Feed it the file from its beginning, then [`finish`](Scanner::finish). A clone goes
+/// on from the same place.
+#[derive(Clone, Debug)]
 pub struct Scanner {
     limits: Limits,
     state: State,
@@ -154,6 +156,8 @@ impl Scanner {
             input,
             at: 0,
             summed: 0,
+            block: 0,
+            before_block: None,
             handler,
         };
         match feed.run() {
@@ -261,16 +265,19 @@ struct Feed<'s, 'i, 'h, H: Handler + ?Sized> {
     at: usize,
     /// How far the checksum has taken it.
     summed: usize,
+    /// Where the block begins that was summed last, and the checksum up to there.
+    block: usize,
+    before_block: Option<HeldCrc>,
     handler: &'h mut H,
 }
 
 type Fed<H> = Result<(), ScanError<<H as Handler>::Error>>;
 
-impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
+impl<'i, H: Handler + ?Sized> Feed<'_, 'i, '_, H> {
     fn run(&mut self) -> Fed<H> {
         while self.at < self.input.len() {
-            if self.at - self.summed >= CRC_BLOCK {
-                self.sum_up_to(self.at);
+            if self.at >= self.summed {
+                self.sum_ahead();
             }
             match self.scanner.state {
                 State::Top => self.top()?,
@@ -308,10 +315,37 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     }
 
     fn sum_up_to(&mut self, end: usize) {
-        if self.scanner.state != State::Ended {
+        if self.scanner.state != State::Ended && end > self.summed {
             self.scanner.crc.push(&self.input[self.summed..end]);
         }
-        self.summed = end;
+        self.summed = end.max(self.summed);
+    }
+
+    /// Sums the next block before it is scanned: the scan then finds it in the cache.
+    fn sum_ahead(&mut self) {
+        // Behind an end mark that is cut, only the checksum itself may still come.
+        if matches!(
+            self.scanner.state,
+            State::Ended | State::Gather(Goal::End) | State::Abandoned
+        ) {
+            return;
+        }
+        self.sum_up_to(self.at);
+        self.block = self.summed;
+        self.before_block = Some(self.scanner.crc.clone());
+        self.sum_up_to(self.input.len().min(self.at + CRC_BLOCK));
+    }
+
+    /// Sums exactly what ends before `end`, which lies in the block that is being scanned.
+    fn sum_exactly(&mut self, end: usize) {
+        if self.summed > end
+            && let Some(before) = self.before_block.take()
+        {
+            self.scanner.crc = before;
+            self.summed = self.block;
+        }
+        self.sum_up_to(end);
+        self.scanner.crc.release();
     }
 
     fn place(&self) -> Place {
@@ -352,8 +386,7 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     /// The end mark is here.
     fn end(&mut self) -> Fed<H> {
         let has_checksum = self.scanner.version.is_some_and(FileVersion::has_checksum);
-        self.sum_up_to(self.at + 1);
-        self.scanner.crc.release();
+        self.sum_exactly(self.at + 1);
         let rest = &self.input[self.at..];
         if !has_checksum {
             self.at += 1;
@@ -417,6 +450,15 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
                 }
                 let layout = head.value_type.layout();
                 let max = self.scanner.limits.max_string;
+                // Most values are one string, and most are whole.
+                if std::ptr::eq(layout, program::STRING)
+                    && let Some(value) = whole_string(&self.input[self.at..], max)
+                {
+                    self.at += value.len();
+                    self.emit(Event::Key(head))?;
+                    self.emit(Event::Value(value))?;
+                    return self.emit(Event::ValueEnd);
+                }
                 self.scanner.machine.start(layout, max);
                 self.scanner.state = State::Value;
                 self.emit(Event::Key(head))
@@ -531,7 +573,7 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     /// in the file the fault counts from.
     #[cold]
     fn fault(&mut self, begin: u64, fault: Fault) -> Fed<H> {
-        let offset = begin + fault.used as u64;
+        let offset = begin + fault.used as u64 - fault.carried as u64;
         let what = match (fault.cause, self.scanner.untried) {
             (Cause::Unknown(code), _) => Unknown::Type(code),
             (Cause::Damage(_), Some(code)) => Unknown::Layout(code),
@@ -562,6 +604,19 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     fn offset(&self, at: usize) -> u64 {
         self.scanner.base + at as u64
     }
+}
+
+/// The string at the start of `bytes`, if all of it is there.
+#[inline]
+fn whole_string(bytes: &[u8], max: u64) -> Option<&[u8]> {
+    let string = string_head(bytes).ok()??;
+    if string.body > max {
+        return None;
+    }
+    let end = usize::try_from(string.body)
+        .ok()?
+        .checked_add(string.head)?;
+    bytes.get(..end)
 }
 
 /// Scans a file that lies in memory.
@@ -605,7 +660,7 @@ fn may_be_magic(bytes: &[u8]) -> bool {
 }
 
 /// A checksum of everything but the last 8 bytes seen.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct HeldCrc {
     crc: Crc64,
     held: [u8; 8],
@@ -616,25 +671,25 @@ struct HeldCrc {
 
 impl HeldCrc {
     fn push(&mut self, bytes: &[u8]) {
-        if bytes.len() < 8 {
-            for &byte in bytes {
-                if self.held_len == 8 {
-                    self.crc.update(&self.held[..1]);
-                    self.last = Some(self.held[0]);
-                    self.held.copy_within(1.., 0);
-                    self.held_len = 7;
-                }
-                self.held[self.held_len] = byte;
-                self.held_len += 1;
-            }
+        if bytes.len() >= 8 {
+            self.release();
+            let (now, later) = bytes.split_at(bytes.len() - 8);
+            self.crc.update(now);
+            self.last = now.last().copied().or(self.last);
+            self.held.copy_from_slice(later);
+            self.held_len = 8;
             return;
         }
-        self.release();
-        let (now, later) = bytes.split_at(bytes.len() - 8);
-        self.crc.update(now);
-        self.last = now.last().copied().or(self.last);
-        self.held.copy_from_slice(later);
-        self.held_len = 8;
+        // What is too much for the held bytes goes from their beginning.
+        let over = (self.held_len + bytes.len()).saturating_sub(8);
+        if over > 0 {
+            self.crc.update(&self.held[..over]);
+            self.last = Some(self.held[over - 1]);
+            self.held.copy_within(over.., 0);
+            self.held_len -= over;
+        }
+        self.held[self.held_len..self.held_len + bytes.len()].copy_from_slice(bytes);
+        self.held_len += bytes.len();
     }
 
     /// Takes the last bytes in too.
