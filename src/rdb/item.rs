@@ -165,6 +165,7 @@ impl<'a> Reader<'a> {
     fn fault_at(&self, used: usize, cause: impl Into<Cause>) -> Halt {
         Halt::Fault(Fault {
             used,
+            carried: 0,
             cause: cause.into(),
         })
     }

@@ -26,6 +26,8 @@ pub(crate) struct Ran {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) used: usize,
+    /// How many bytes of the faulty token were in earlier pieces.
+    pub(crate) carried: usize,
     pub(crate) cause: Cause,
 }
 
@@ -156,7 +158,13 @@ impl Machine {
                         done: false,
                     });
                 }
-                Err(cause) => return Err(Fault { used, cause }),
+                Err(cause) => {
+                    return Err(Fault {
+                        used,
+                        carried: self.token_len,
+                        cause,
+                    });
+                }
             }
         }
     }

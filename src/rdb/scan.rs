@@ -83,8 +83,9 @@ enum Goal {
     End,
 }
 
-/// The scanner. Feed it the file from its beginning, then [`finish`](Scanner::finish).
-#[derive(Debug)]
+/// The scanner. Feed it the file from its beginning, then [`finish`](Scanner::finish). A clone goes
+/// on from the same place.
+#[derive(Clone, Debug)]
 pub struct Scanner {
     limits: Limits,
     state: State,
@@ -269,7 +270,8 @@ type Fed<H> = Result<(), ScanError<<H as Handler>::Error>>;
 impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     fn run(&mut self) -> Fed<H> {
         while self.at < self.input.len() {
-            if self.at - self.summed >= CRC_BLOCK {
+            // Behind an end mark that is cut, the checksum is a byte ahead.
+            if self.at.saturating_sub(self.summed) >= CRC_BLOCK {
                 self.sum_up_to(self.at);
             }
             match self.scanner.state {
@@ -531,7 +533,7 @@ impl<H: Handler + ?Sized> Feed<'_, '_, '_, H> {
     /// in the file the fault counts from.
     #[cold]
     fn fault(&mut self, begin: u64, fault: Fault) -> Fed<H> {
-        let offset = begin + fault.used as u64;
+        let offset = begin + fault.used as u64 - fault.carried as u64;
         let what = match (fault.cause, self.scanner.untried) {
             (Cause::Unknown(code), _) => Unknown::Type(code),
             (Cause::Damage(_), Some(code)) => Unknown::Layout(code),
@@ -605,7 +607,7 @@ fn may_be_magic(bytes: &[u8]) -> bool {
 }
 
 /// A checksum of everything but the last 8 bytes seen.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct HeldCrc {
     crc: Crc64,
     held: [u8; 8],
@@ -616,25 +618,25 @@ struct HeldCrc {
 
 impl HeldCrc {
     fn push(&mut self, bytes: &[u8]) {
-        if bytes.len() < 8 {
-            for &byte in bytes {
-                if self.held_len == 8 {
-                    self.crc.update(&self.held[..1]);
-                    self.last = Some(self.held[0]);
-                    self.held.copy_within(1.., 0);
-                    self.held_len = 7;
-                }
-                self.held[self.held_len] = byte;
-                self.held_len += 1;
-            }
+        if bytes.len() >= 8 {
+            self.release();
+            let (now, later) = bytes.split_at(bytes.len() - 8);
+            self.crc.update(now);
+            self.last = now.last().copied().or(self.last);
+            self.held.copy_from_slice(later);
+            self.held_len = 8;
             return;
         }
-        self.release();
-        let (now, later) = bytes.split_at(bytes.len() - 8);
-        self.crc.update(now);
-        self.last = now.last().copied().or(self.last);
-        self.held.copy_from_slice(later);
-        self.held_len = 8;
+        // What is too much for the held bytes goes from their beginning.
+        let over = (self.held_len + bytes.len()).saturating_sub(8);
+        if over > 0 {
+            self.crc.update(&self.held[..over]);
+            self.last = Some(self.held[over - 1]);
+            self.held.copy_within(over.., 0);
+            self.held_len -= over;
+        }
+        self.held[self.held_len..self.held_len + bytes.len()].copy_from_slice(bytes);
+        self.held_len += bytes.len();
     }
 
     /// Takes the last bytes in too.

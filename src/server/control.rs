@@ -98,25 +98,15 @@ impl Control {
         Ok(seconds.saturating_mul(1_000_000).saturating_add(micros))
     }
 
-    /// BGSAVE, or BGSAVE SCHEDULE: after a running AOF rewrite.
+    /// BGSAVE SCHEDULE: at once, or after the AOF rewrite or other child that works. An error while
+    /// another save runs.
     ///
     /// # Errors
     /// As for [`Control::call`].
-    pub async fn bgsave(&mut self, when: Bgsave) -> Result<(), Error> {
-        match when {
-            Bgsave::Now => self.call(&["BGSAVE"]).await,
-            Bgsave::Schedule => self.call(&["BGSAVE", "SCHEDULE"]).await,
-        }
+    pub async fn bgsave_scheduled(&mut self) -> Result<(), Error> {
+        let _started: Value = self.call(&["BGSAVE", "SCHEDULE"]).await?;
+        Ok(())
     }
-}
-
-/// When BGSAVE begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bgsave {
-    /// At once; an error while another child works.
-    Now,
-    /// At once, or after the AOF rewrite that runs.
-    Schedule,
 }
 
 fn translate(error: RedisError, command: &str) -> Error {

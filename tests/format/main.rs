@@ -1,5 +1,15 @@
 //! The RDB engine held against real files, made-up files, damaged files and real servers.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod corpus;
+mod damage;
+mod edges;
+mod live;
+mod made;
+mod properties;
 mod support;

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use rdbkeeper::rdb::{Event, FileError, Handler, Report, ScanError, Scanner, Summary, scan_bytes};
+use rdbkeeper::rdb::{
+    DbFilter, DbIndex, Event, FileError, Handler, Report, ScanError, Scanner, Summary, from_fn,
+    scan_bytes,
+};
 
 /// Every `.rdb` file of the corpus with its path below `tests/corpus/rdb`, in order.
 pub fn corpus() -> Vec<(String, Vec<u8>)> {
@@ -124,4 +127,14 @@ pub fn summary(bytes: &[u8]) -> (Outcome, Summary) {
     let mut summary = Summary::new();
     let outcome = plain(scan_bytes(bytes, &mut summary));
     (outcome, summary)
+}
+
+/// The file that is left when only these databases stay.
+pub fn filtered(bytes: &[u8], databases: &[u32]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut filter = DbFilter::new(databases.iter().map(|db| DbIndex(*db)));
+    let mut take = |block: &[u8]| out.extend_from_slice(block);
+    let result = scan_bytes(bytes, &mut from_fn(|event| filter.event(&event, &mut take)));
+    result.unwrap();
+    out
 }
