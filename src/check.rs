@@ -1,1 +1,113 @@
-//! Trying every configured server and storage.
+//! Trying every configured server and storage: what would happen, what is in the way, and the
+//! smallest rights that each method needs. Nothing is dumped; a storage is proven with a small object.
+
+use serde::Serialize;
+
+use crate::backup::Job;
+use crate::failure::Failure;
+use crate::source::{Choice, plan};
+use crate::storage::NamedStore;
+use crate::storage::probe::{Probed, probe};
+
+/// What was found out about a configured database.
+#[derive(Clone, Debug, Serialize)]
+pub struct Server {
+    /// The database's configured name.
+    pub database: String,
+    /// The server that would be dumped: `localhost:6379`.
+    pub address: String,
+    /// Its family and version.
+    pub server: String,
+    /// `master` or `slave`.
+    pub role: String,
+    /// Keys by database number, of those that would be in the backup.
+    pub keys: Vec<(u32, u64)>,
+    /// The method that would be taken; absent when none works.
+    pub method: Option<String>,
+    /// Every method, the best first.
+    pub methods: Vec<Method>,
+    /// Why this server was chosen.
+    pub reasons: Vec<String>,
+    /// What a person should know although it works.
+    pub warnings: Vec<String>,
+}
+
+/// What was found out about a method.
+#[derive(Clone, Debug, Serialize)]
+pub struct Method {
+    /// `bgsave`, `replication`, `scan`.
+    pub method: String,
+    /// Whether nothing is known to be in its way.
+    pub works: bool,
+    /// What is in its way.
+    pub obstacles: Vec<String>,
+    /// What could not be found out without doing it.
+    pub unknown: Vec<String>,
+    /// The smallest user that it needs.
+    pub acl: String,
+}
+
+/// What was found out about a storage.
+#[derive(Clone, Debug, Serialize)]
+pub struct Storage {
+    /// Its configured name.
+    pub storage: String,
+    /// Where it is.
+    pub place: String,
+    /// What it proved to do.
+    #[serde(flatten)]
+    pub probed: Probed,
+}
+
+/// Tries a database's server. That the chosen method does not work is told in the result.
+pub async fn server(job: &Job) -> Result<Server, Failure> {
+    let plan = plan(&job.source).await?;
+    let meant = |db: &u32| {
+        job.databases
+            .as_ref()
+            .is_none_or(|meant| meant.contains(db))
+    };
+    Ok(Server {
+        database: job.name.clone(),
+        address: plan.facts.address.clone(),
+        server: plan.facts.server.clone(),
+        role: plan.facts.role.to_owned(),
+        keys: plan
+            .databases
+            .iter()
+            .filter(|(db, _)| meant(db))
+            .copied()
+            .collect(),
+        method: plan.chosen.map(|method| method.to_string()),
+        methods: plan
+            .methods
+            .iter()
+            .map(|method| Method {
+                method: method.method.to_string(),
+                works: method.works(),
+                obstacles: method.obstacles.clone(),
+                unknown: method.unknown.clone(),
+                acl: method.acl.clone(),
+            })
+            .collect(),
+        reasons: plan.reasons,
+        warnings: plan.warnings,
+    })
+}
+
+/// Tries a storage: writes, reads, lists, and deletes a small object.
+pub async fn storage(storage: &NamedStore) -> Result<Storage, Failure> {
+    Ok(Storage {
+        storage: storage.name.clone(),
+        place: storage.store.describe(),
+        probed: probe(storage).await?,
+    })
+}
+
+/// Whether a method is one that the database is configured for.
+pub fn is_wanted(job: &Job, method: &Method) -> bool {
+    match job.source.choice {
+        Choice::Auto => true,
+        Choice::Only(only) => only.as_str() == method.method,
+    }
+}

@@ -12,7 +12,7 @@
 //! - [`selection`]: which keys are meant: databases, globs, types.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file.
-//! - [`units`], [`clock`], [`failure`]: sizes, durations, the time, what a person is told.
+//! - [`units`], [`secret`], [`clock`], [`failure`]: sizes, durations, what must not show, the time, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
 //! before the backup has been read and checked in full.
@@ -24,12 +24,17 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod failure;
+pub mod meter;
 pub mod pipeline;
 pub mod rdb;
+pub mod reading;
 pub mod restore;
+pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod setup;
 pub mod source;
+pub mod stage;
 pub mod storage;
 pub mod target;
 pub mod units;

@@ -1,3 +1,7 @@
-//! The `rdbkeeper` binary.
+//! The `rdbkeeper` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(rdbkeeper::cli::app::run(std::env::args_os()))
+}

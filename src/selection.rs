@@ -295,10 +295,14 @@ mod tests {
             types: [LogicalType::Hash].into(),
         };
         assert!(filters.takes_database(DbIndex(1)) && !filters.takes_database(DbIndex(0)));
-        assert!(filters.takes_name(b"bx") && !filters.takes_name(b"bz") && !filters.takes_name(b"c"));
+        assert!(
+            filters.takes_name(b"bx") && !filters.takes_name(b"bz") && !filters.takes_name(b"c")
+        );
         assert!(filters.takes_type(LogicalType::Hash) && !filters.takes_type(LogicalType::Set));
         assert!(!filters.is_all() && Filters::default().is_all());
-        assert!(Filters::default().takes_name(b"") && Filters::default().takes_database(DbIndex(7)));
+        assert!(
+            Filters::default().takes_name(b"") && Filters::default().takes_database(DbIndex(7))
+        );
     }
 
     #[test]

@@ -1,1 +1,96 @@
-//! The backup journey.
+//! The backup journey: from configured databases to committed backups.
+//!
+//! Databases on one server share one dump ([`plan`] groups them): one BGSAVE or one transfer, several
+//! archives. The dump is scanned on its way ([`fan`]), every part goes to every storage at once
+//! ([`upload`]), and only when source, scanner and storage all agree that it is whole is the
+//! manifest written. Whatever goes wrong before that leaves nothing that is listed.
+
+mod fan;
+mod group;
+mod plan;
+mod upload;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Manifest;
+use crate::failure::Failure;
+use crate::meter::Meter;
+use crate::pipeline::Compression;
+use crate::source;
+use crate::storage::NamedStore;
+
+pub use group::back_up_group;
+pub use plan::group;
+
+/// One database to back up: what its configuration says, resolved.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The configured name.
+    pub name: String,
+    /// The server, how to dump it, and how gently.
+    pub source: source::Request,
+    /// The databases that are meant; `None`: all.
+    pub databases: Option<BTreeSet<u32>>,
+    /// Every one of them must have it.
+    pub storages: Vec<NamedStore>,
+    /// How the archive is compressed.
+    pub compression: Compression,
+    /// Whether other hosts may back up under this name, too.
+    pub shared: bool,
+    /// Fewer keys than this times those of the last good backup are suspicious.
+    pub shrink_guard: f64,
+    /// How long all of it may take.
+    pub timeout: Duration,
+}
+
+/// What every job of a run has in common.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where host locks are.
+    pub state_dir: PathBuf,
+    /// This host's name, as manifests have it.
+    pub host: String,
+    /// Threads for compression, for each archive.
+    pub threads: usize,
+    /// Stops everything when it is cancelled.
+    pub cancel: CancellationToken,
+    /// Moves as the dump does.
+    pub meter: Meter,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// What it is.
+    pub manifest: Manifest,
+    /// The storages that have it.
+    pub storages: Vec<String>,
+    /// Whether it has far fewer keys than the one before.
+    pub shrunk: bool,
+    /// Why it was taken by this method.
+    pub reasons: Vec<String>,
+    /// What a person should know, although it worked.
+    pub warnings: Vec<String>,
+}
+
+/// What became of one job.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The database's name.
+    pub name: String,
+    /// Its backup, or why there is none (or not in every storage).
+    pub result: Result<Made, Failure>,
+}
+
+/// Backs up all jobs, one server after the other.
+pub async fn back_up(jobs: Vec<Job>, context: &Context) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    for group in group(jobs) {
+        outcomes.extend(back_up_group(group, context).await);
+    }
+    outcomes
+}

@@ -1,1 +1,98 @@
-//! Manifests, IDs, selectors, listing, committing and locks.
+//! The catalog: which backups there are, and what they hold. The store is the only truth.
+//!
+//! ```text
+//! <database>/<id>/dump.rdb[.zst|.gz]     the data
+//! <database>/<id>/manifest.json          written last: it is the commit
+//! <database>/<id>/pinned, accepted       markers
+//! ```
+//!
+//! A folder without a manifest is debris: no listing shows it. Only [`commit`] writes a manifest.
+
+pub mod commit;
+pub mod id;
+pub mod list;
+pub mod lock;
+pub mod manifest;
+pub mod selector;
+
+use crate::failure::{Failure, Kind};
+use crate::storage;
+
+pub use id::BackupId;
+pub use list::{Backup, Listing};
+pub use manifest::Manifest;
+pub use selector::Selector;
+
+/// The name of the object that makes a folder a backup.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What went wrong in the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// A manifest is not what it was when it was written.
+    #[error("the manifest of {backup} is damaged: {why}")]
+    Damaged {
+        /// Which backup, for people.
+        backup: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No backup fits a selector.
+    #[error("there is no backup {what}")]
+    NotFound {
+        /// What was looked for, as a phrase: `of sessions`, `20261122T214353Z-7f3a9c`.
+        what: String,
+        /// What there is instead, or what to do.
+        hint: String,
+    },
+    /// A selector is none.
+    #[error("{0:?} is no backup's ID, database, time or path")]
+    Selector(String),
+    /// A backup of that kind belongs to a later version.
+    #[error("the manifest of {backup} has format {format}, which a later version wrote")]
+    Newer {
+        /// Which backup, for people.
+        backup: String,
+        /// Its format.
+        format: u64,
+    },
+    /// Another process works on the same database.
+    #[error("another process is backing up {0}")]
+    Busy(String),
+    /// A local file operation failed.
+    #[error("cannot {action}")]
+    File {
+        /// What could not be done, on what.
+        action: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let message = error.to_string();
+        match error {
+            Error::Storage(error) => error.into(),
+            Error::Damaged { .. } => Failure::new(Kind::Damaged, message).hint(
+                "the data beside it may still be whole: verify its dump.rdb file by its path",
+            ),
+            Error::NotFound { hint, .. } => Failure::new(Kind::NotFound, message).hint(hint),
+            Error::Selector(_) => Failure::new(Kind::Usage, message).hint(
+                "write an ID, a database's name, NAME@2026-11-22T12:00:00Z, latest, or a path with a `/` in it",
+            ),
+            Error::Newer { .. } => Failure::new(Kind::Failed, message)
+                .hint("use the newest rdbkeeper to read it"),
+            Error::Busy(_) => {
+                Failure::new(Kind::Busy, message).hint("wait until it is done, then try again")
+            }
+            Error::File { ref source, .. } => {
+                Failure::new(Kind::Storage, message).caused_by(source)
+            }
+        }
+    }
+}

@@ -1,1 +1,15 @@
-//! Commands, arguments and rendering.
+//! The command line: arguments, and how results, failures, progress and logs are shown.
+//!
+//! Results go to standard output, everything else to standard error; with `--json` standard output
+//! carries exactly one document.
+
+pub mod app;
+pub mod args;
+mod backup;
+mod check;
+pub mod logging;
+pub mod man;
+pub mod output;
+pub mod progress;
+mod restore;
+pub mod table;

@@ -288,7 +288,8 @@ impl Error {
         matches!(self, Error::Closed | Error::Io(_) | Error::Idle(_))
     }
 
-    fn kind(&self) -> Kind {
+    /// The class of the failure that it becomes.
+    pub fn kind(&self) -> Kind {
         match self {
             Error::Address(_) | Error::TlsFile { .. } => Kind::Config,
             Error::Login { .. } => Kind::Auth,

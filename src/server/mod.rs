@@ -7,22 +7,22 @@
 //! ([`Code`]); the text behind it changes between versions and is only shown, never searched.
 
 pub mod address;
+pub mod configured;
 pub mod connect;
 pub mod control;
 pub mod error;
 pub mod info;
 pub mod resp;
-mod secret;
 mod stream;
 pub mod tls;
 pub mod wire;
 
+pub use crate::secret::Secret;
 pub use address::Address;
 pub use connect::Endpoint;
 pub use control::Control;
 pub use error::{Code, Error, ServerError};
 pub use info::Facts;
 pub use resp::Reply;
-pub use secret::Secret;
 pub use stream::Stream;
 pub use wire::Wire;

@@ -219,6 +219,25 @@ impl WireWriter {
         self.buf.len()
     }
 
+    /// Sends bytes that are commands already, without a copy; what is queued goes first.
+    ///
+    /// # Errors
+    /// As for [`WireWriter::flush`].
+    pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        if !self.buf.is_empty() {
+            self.flush().await?;
+        }
+        while !bytes.is_empty() {
+            match timeout(self.idle, self.stream.write(bytes)).await {
+                Err(_) => return Err(Error::Idle(self.idle)),
+                Ok(Err(error)) => return Err(Error::Io(error)),
+                Ok(Ok(0)) => return Err(Error::Closed),
+                Ok(Ok(count)) => bytes = &bytes[count..],
+            }
+        }
+        self.flush().await
+    }
+
     /// Sends what is queued.
     ///
     /// # Errors

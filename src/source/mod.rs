@@ -132,7 +132,7 @@ impl FromStr for Choice {
 }
 
 /// What bounds a scan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanSettings {
     /// COUNT of SCAN, and keys in flight at a time; at least 1.
     pub batch: usize,

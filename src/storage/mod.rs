@@ -1,1 +1,234 @@
-//! Where archives are kept: the store contract and its backends.
+//! Where archives are kept: one small contract, and its backends.
+//!
+//! A store holds objects under keys like `sessions/20261122T214353Z-7f3a9c/dump.rdb.zst`. An object
+//! appears whole or not at all, and none is ever overwritten: [`Store::put_new`] and
+//! [`Upload::finish`] refuse a key that exists. The trap of the subject is in the failures: every
+//! backend must say which of the few [`Problem`]s it met, so that callers never look at texts.
+
+mod local;
+pub mod private;
+pub mod probe;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::failure::{Failure, Kind};
+
+pub use local::{LocalStore, read_file};
+
+/// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter).
+///
+/// It is above the 5 MiB that S3 asks of every part but the last.
+pub const PART_BYTES: usize = 8 << 20;
+
+/// The key of an object: segments joined by `/`, none empty, none starting with a dot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(String);
+
+impl ObjectKey {
+    /// A key of these segments. They come from validated names, IDs and constants, or from a
+    /// manifest, whose object name must be a plain file name: anything else is refused.
+    pub fn new<S: AsRef<str>>(segments: impl IntoIterator<Item = S>) -> Result<ObjectKey, Error> {
+        let mut key = String::new();
+        for segment in segments {
+            let segment = segment.as_ref();
+            if segment.is_empty()
+                || segment.starts_with('.')
+                || segment.contains(['/', '\\', '\0'])
+                || segment.len() > 255
+            {
+                return Err(Error::new(
+                    Problem::Other,
+                    "the store",
+                    format!("name an object {segment:?}"),
+                ));
+            }
+            if !key.is_empty() {
+                key.push('/');
+            }
+            key.push_str(segment);
+        }
+        Ok(ObjectKey(key))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written, by the store's own clock.
+    pub modified: Timestamp,
+}
+
+/// A store: what every backend does, and what callers may rely on.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What it is, for people: a path or a URL, without secrets.
+    fn describe(&self) -> String;
+
+    /// Creates an object from bytes that are all here. [`Problem::Exists`] when the key is taken.
+    fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Begins an object whose bytes come in parts. Nothing shows under the key before
+    /// [`Upload::finish`] has succeeded.
+    fn upload<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Upload>, Error>>;
+
+    /// Opens an object to be read from its start.
+    fn read<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Reader>, Error>>;
+
+    /// Lists all objects whose key lies below the folder `prefix` (without a `/` at its end; empty: all), in any order.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ObjectMeta>, Error>>;
+
+    /// Removes an object. One that is not there is fine.
+    fn delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Bytes that can still be written, where the store can tell.
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
+}
+
+/// An object on its way into a store. Dropping it means abort, as far as that can be done at once;
+/// [`Upload::abort`] does it in full.
+pub trait Upload: Send {
+    /// Adds the next part.
+    fn part(&mut self, data: Bytes) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Makes the object appear, durably. [`Problem::Exists`] when the key is taken.
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Removes what was sent so far.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// An object being read.
+pub trait Reader: Send {
+    /// The size of the object.
+    fn bytes(&self) -> u64;
+
+    /// The next bytes, at most about a mebibyte; empty at the end.
+    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Error>>;
+}
+
+/// Reads a small object whole. One of more than `limit` bytes is [`Problem::Other`].
+pub async fn get(store: &dyn Store, key: &ObjectKey, limit: usize) -> Result<Bytes, Error> {
+    let mut reader = store.read(key).await?;
+    let mut all = Vec::new();
+    loop {
+        let chunk = reader.next().await?;
+        if chunk.is_empty() {
+            return Ok(all.into());
+        }
+        if all.len() + chunk.len() > limit {
+            return Err(Error::new(
+                Problem::Other,
+                store.describe(),
+                format!("read {key}: it is larger than {limit} bytes"),
+            ));
+        }
+        all.extend_from_slice(&chunk);
+    }
+}
+
+/// A store by its configured name.
+#[derive(Clone, Debug)]
+pub struct NamedStore {
+    /// The name in the configuration.
+    pub name: String,
+    /// The store.
+    pub store: Arc<dyn Store>,
+}
+
+/// What kind of trouble a store met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such object.
+    NotFound,
+    /// The key is taken.
+    Exists,
+    /// The credentials or file modes do not allow it.
+    Denied,
+    /// There is no room left.
+    Full,
+    /// It may work later: a network or a server in trouble.
+    Unavailable,
+    /// The place is not what it should be: a file where a folder must be, a read-only file system.
+    Misplaced,
+    /// Anything else.
+    Other,
+}
+
+/// A failed storage operation.
+#[derive(Debug, thiserror::Error)]
+#[error("{store}: cannot {action}")]
+pub struct Error {
+    /// What kind of trouble it is.
+    pub problem: Problem,
+    /// The store, for people.
+    pub store: String,
+    /// What could not be done, on what.
+    pub action: String,
+    /// The cause below it.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without a cause.
+    pub fn new(problem: Problem, store: impl Into<String>, action: impl Into<String>) -> Error {
+        Error {
+            problem,
+            store: store.into(),
+            action: action.into(),
+            source: None,
+        }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+        self.source = Some(Box::new(source));
+        self
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let kind = match error.problem {
+            Problem::NotFound => Kind::NotFound,
+            _ => Kind::Storage,
+        };
+        let hint = match error.problem {
+            Problem::Denied => Some(
+                "give the user that rdbkeeper runs as read and write access to the storage folder",
+            ),
+            Problem::Full => Some("free some room there, or keep fewer backups"),
+            Problem::Misplaced => {
+                Some("the storage's `path` must be a folder on a file system that can be written")
+            }
+            Problem::Unavailable => Some("try again later"),
+            Problem::NotFound | Problem::Exists | Problem::Other => None,
+        };
+        let mut failure = Failure::new(kind, error.to_string());
+        if let Some(source) = &error.source {
+            failure = failure.caused_by(source.as_ref());
+        }
+        failure.hint = hint.map(str::to_owned);
+        failure
+    }
+}

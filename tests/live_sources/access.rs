@@ -291,7 +291,11 @@ fn as_nobody() {
     assert_eq!(plan.methods[0].obstacles.len(), 1, "{:?}", plan.methods[0]);
     let failure = rdbkeeper::failure::Failure::from(fail(request.clone()));
     assert_eq!(failure.kind, rdbkeeper::failure::Kind::Forbidden);
-    eprintln!("message: {}\nhint: {}", failure.message, failure.hint.unwrap());
+    eprintln!(
+        "message: {}\nhint: {}",
+        failure.message,
+        failure.hint.unwrap()
+    );
     request.choice = Choice::Auto;
     assert_eq!(take(request).method, Method::Replication);
 }
@@ -315,9 +319,17 @@ fn a_file_that_may_not_be_read_names_the_right_and_the_group() {
         std::fs::set_permissions(server.folder(), mode(folder_mode)).unwrap();
     };
     for (folder_mode, file_mode, expected) in [
-        (0o700, 0o644, format!("the folder {folder} lacks the search right (x) for this user (mode 0700)")),
+        (
+            0o700,
+            0o644,
+            format!("the folder {folder} lacks the search right (x) for this user (mode 0700)"),
+        ),
         (0o750, 0o644, "to the group `root`".to_owned()),
-        (0o755, 0o640, "the file lacks the read right (r) for this user (mode 0640)".to_owned()),
+        (
+            0o755,
+            0o640,
+            "the file lacks the read right (r) for this user (mode 0640)".to_owned(),
+        ),
     ] {
         set(folder_mode, file_mode);
         let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -329,6 +341,9 @@ fn a_file_that_may_not_be_read_names_the_right_and_the_group() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success() && text.contains(&expected), "{expected}: {text}");
+        assert!(
+            output.status.success() && text.contains(&expected),
+            "{expected}: {text}"
+        );
     }
 }

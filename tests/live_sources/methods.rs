@@ -104,7 +104,11 @@ fn a_value_beyond_what_memory_should_hold_passes_in_pieces() {
             let mut scanner = rdbkeeper::rdb::Scanner::new();
             let mut summary = rdbkeeper::rdb::Summary::new();
             while let Some(piece) = receiver.recv().await {
-                assert!(piece.len() <= 1 << 20, "{method}: a piece of {} bytes", piece.len());
+                assert!(
+                    piece.len() <= 1 << 20,
+                    "{method}: a piece of {} bytes",
+                    piece.len()
+                );
                 scanner.feed(&piece, &mut summary).unwrap();
             }
             assert!(pump.await.unwrap().unwrap().bytes > 200 << 20);

@@ -1,0 +1,154 @@
+//! One pass over a dump makes several archives: each has its databases, its compression, its digests.
+//!
+//! The scanner sees every byte on the way, so a dump that is torn or wrong is never committed, and
+//! the manifests know their keys.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::meter::Meter;
+use crate::pipeline::Compression;
+use crate::pipeline::outbound::{self, PackedFacts, Packer};
+use crate::rdb::{
+    DbFilter, DbIndex, Event, FilterError, Handler, Report, ScanError, Scanner, Summary,
+};
+use crate::storage::PART_BYTES;
+
+/// What one archive is made of.
+pub(super) struct Output {
+    /// The databases that are in it; `None`: all, byte for byte.
+    pub(super) databases: Option<BTreeSet<u32>>,
+    pub(super) compression: Compression,
+    /// Where its parts go.
+    pub(super) parts: mpsc::Sender<Bytes>,
+}
+
+/// What came of a dump.
+pub(super) struct Fanned {
+    /// Facts of the whole file.
+    pub(super) report: Report,
+    pub(super) summary: Summary,
+    /// For each output, in their order, its bytes; or why it was lost.
+    pub(super) archives: Vec<Result<PackedFacts, outbound::Error>>,
+}
+
+/// Why no archive could be made of a dump.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The bytes are not a whole RDB file.
+    #[error("the server's dump is not a whole RDB file")]
+    Scan(#[source] ScanError<Infallible>),
+    /// The file holds what this version does not know, so that nothing can be left out of it.
+    #[error("the dump cannot be filtered by database")]
+    Opaque(#[source] FilterError),
+    /// Every archive was lost: see the storages.
+    #[error("no storage takes the data")]
+    AllLost,
+    /// A thread could not be made.
+    #[error(transparent)]
+    Start(outbound::Error),
+}
+
+/// Runs the pass. Blocks until the source's channel is closed; to be called on a thread of its own.
+pub(super) fn run(
+    mut chunks: mpsc::Receiver<Bytes>,
+    outputs: Vec<Output>,
+    threads: usize,
+    meter: &Meter,
+) -> Result<Fanned, Error> {
+    let mut fan = Fan {
+        summary: Summary::new(),
+        outlets: Vec::with_capacity(outputs.len()),
+    };
+    for output in outputs {
+        let packer = Packer::start(output.compression, threads, PART_BYTES, output.parts)
+            .map_err(Error::Start)?;
+        fan.outlets.push(Outlet {
+            filter: output
+                .databases
+                .map(|databases| DbFilter::new(databases.into_iter().map(DbIndex))),
+            packer: Ok(packer),
+        });
+    }
+    let mut scanner = Scanner::new();
+    while let Some(chunk) = chunks.blocking_recv() {
+        scanner.feed(&chunk, &mut fan).map_err(Error::from)?;
+        fan.pass(&chunk)?;
+        meter.add_bytes(chunk.len() as u64);
+    }
+    let report = scanner.finish(&mut fan).map_err(Error::from)?;
+    let Fan { summary, outlets } = fan;
+    let archives = outlets
+        .into_iter()
+        .map(|outlet| outlet.packer.and_then(Packer::finish))
+        .collect();
+    Ok(Fanned {
+        report,
+        summary,
+        archives,
+    })
+}
+
+impl From<ScanError<FilterError>> for Error {
+    fn from(error: ScanError<FilterError>) -> Error {
+        match error {
+            ScanError::File(error) => Error::Scan(ScanError::File(error)),
+            ScanError::Handler(error) => Error::Opaque(error),
+        }
+    }
+}
+
+struct Fan {
+    summary: Summary,
+    outlets: Vec<Outlet>,
+}
+
+struct Outlet {
+    filter: Option<DbFilter>,
+    packer: Result<Packer, outbound::Error>,
+}
+
+impl Outlet {
+    /// A packer whose storage is gone takes nothing more; the others go on.
+    fn write(packer: &mut Result<Packer, outbound::Error>, data: &[u8]) {
+        if let Ok(open) = packer
+            && let Err(error) = open.write(data)
+        {
+            *packer = Err(error);
+        }
+    }
+}
+
+impl Fan {
+    /// Gives a chunk to the archives that hold everything.
+    fn pass(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        for outlet in &mut self.outlets {
+            if outlet.filter.is_none() {
+                Outlet::write(&mut outlet.packer, chunk);
+            }
+        }
+        match self.outlets.iter().any(|outlet| outlet.packer.is_ok()) {
+            true => Ok(()),
+            false => Err(Error::AllLost),
+        }
+    }
+}
+
+impl Handler for Fan {
+    type Error = FilterError;
+
+    fn event(&mut self, event: Event<'_>) -> Result<(), FilterError> {
+        // Counting cannot fail.
+        let Ok(()) = self.summary.event(event);
+        for outlet in &mut self.outlets {
+            if let Some(filter) = &mut outlet.filter {
+                let packer = &mut outlet.packer;
+                filter.event(&event, &mut |bytes: &[u8]| Outlet::write(packer, bytes))?;
+            }
+        }
+        Ok(())
+    }
+}

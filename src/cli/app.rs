@@ -1,0 +1,227 @@
+//! A run of the program: from the command line to the exit code.
+//!
+//! The first SIGINT or SIGTERM asks the work to stop and to leave nothing half-made; a second one
+//! ends the process at once.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{self, BackupCommand, Cli, Command, NotACommand};
+use super::logging::{self, Verbosity};
+use super::output::{Form, Output};
+use super::progress::{Progress, Show, Unit};
+use super::{backup, check, man, restore};
+use crate::config::{Config, Environment};
+use crate::failure::{Failure, Kind};
+use crate::meter::Meter;
+use crate::setup;
+
+/// How often a progress display looks at the work.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What every command has at hand.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration.
+    pub config: Config,
+    /// Where results go.
+    pub output: Output,
+    /// Cancelled by the first signal.
+    pub cancel: CancellationToken,
+    show: Show,
+}
+
+/// Parses a command line, runs it, and gives the exit code.
+pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match args::parse(line) {
+        Ok(cli) => cli,
+        Err(NotACommand::Text { plain, ansi }) => {
+            let output = Output::new(Form::Text);
+            return print(if output.color_out() { &ansi } else { &plain });
+        }
+        Err(NotACommand::Wrong { failure, json }) => {
+            let form = if json { Form::Json } else { Form::Text };
+            return Output::new(form).failure(&failure);
+        }
+    };
+    match &cli.command {
+        Command::Completions { shell } => {
+            return print(&String::from_utf8_lossy(&man::completions(*shell)));
+        }
+        Command::Man => return print(&man::page()),
+        _ => {}
+    }
+    let form = if cli.global.json {
+        Form::Json
+    } else {
+        Form::Text
+    };
+    let output = Output::new(form);
+    let verbosity = Verbosity {
+        verbose: cli.global.verbose,
+        quiet: cli.global.quiet,
+    };
+    logging::start(cli.global.log, verbosity, output.color_err());
+    match start(cli, output) {
+        Ok(code) => code,
+        Err((output, failure)) => output.failure(&failure),
+    }
+}
+
+/// Prints a text; a reader that went away is nothing to complain about.
+fn print(text: &str) -> u8 {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
+}
+
+fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
+    let environment = Environment::of_process();
+    let config = match setup::load(cli.global.config.as_deref(), &environment) {
+        Ok(config) => config,
+        Err(failure) => return Err((output, failure)),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failure = Failure::new(Kind::Failed, "cannot start threads").caused_by(&error);
+            return Err((output, failure));
+        }
+    };
+    let app = App {
+        config,
+        output,
+        cancel: CancellationToken::new(),
+        show: Show::fitting(cli.global.quiet),
+    };
+    let terminated = Arc::new(AtomicBool::new(false));
+    let result = runtime.block_on(async {
+        watch_signals(app.cancel.clone(), Arc::clone(&terminated))?;
+        dispatch(&app, cli.command).await
+    });
+    // A thread that still reads a backup which nobody wants any more must not keep us.
+    runtime.shutdown_background();
+    let result = result.map_err(|mut failure| {
+        if failure.kind == Kind::Interrupted && terminated.load(Ordering::Relaxed) {
+            failure.kind = Kind::Terminated;
+        }
+        failure
+    });
+    match result {
+        Ok(code) => Ok(code),
+        Err(failure) => Err((app.output, failure)),
+    }
+}
+
+async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Backup(BackupCommand::Now(args)) => backup::now(app, args).await,
+        Command::Backup(BackupCommand::List(args)) => app.stoppable(backup::list(app, args)).await,
+        Command::Backup(BackupCommand::Show(args)) => app.stoppable(backup::show(app, args)).await,
+        Command::Backup(BackupCommand::Verify(args)) => {
+            app.stoppable(backup::verify(app, args)).await
+        }
+        Command::Backup(BackupCommand::Delete(args)) => backup::delete(app, args).await,
+        Command::Restore(args) => restore::restore(app, *args).await,
+        Command::Check(args) => app.stoppable(check::check(app, args)).await,
+        // These were answered before anything was started.
+        Command::Completions { .. } | Command::Man => Ok(0),
+    }
+}
+
+fn watch_signals(cancel: CancellationToken, terminated: Arc<AtomicBool>) -> Result<(), Failure> {
+    let watch = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(Kind::Failed, "cannot watch for signals").caused_by(&error)
+        })
+    };
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            let code = tokio::select! {
+                _ = interrupt.recv() => Kind::Interrupted,
+                _ = terminate.recv() => Kind::Terminated,
+            };
+            if cancel.is_cancelled() {
+                std::process::exit(i32::from(code.exit_code()));
+            }
+            terminated.store(code == Kind::Terminated, Ordering::Relaxed);
+            tracing::info!("stopping; once more ends it at once");
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// The failure of a command that a signal stopped.
+pub fn interrupted() -> Failure {
+    Failure::new(Kind::Interrupted, "stopped before it was done")
+}
+
+impl App {
+    /// Runs work that can be dropped anywhere, until a signal comes.
+    async fn stoppable<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = work => result,
+            () = self.cancel.cancelled() => Err(interrupted()),
+        }
+    }
+
+    /// Runs work and shows how far it is by its meter.
+    pub async fn with_progress<T>(
+        &self,
+        what: &str,
+        unit: Unit,
+        meter: &Meter,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let progress = Progress::new(self.show, what, unit, None);
+        let mut total = 0;
+        let mut look = tokio::time::interval(LOOK);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = look.tick() => {
+                    let reading = meter.read();
+                    let (done, all) = match unit {
+                        Unit::Bytes => (reading.bytes, reading.total_bytes),
+                        Unit::Keys => (reading.keys, reading.total_keys),
+                    };
+                    if all != total {
+                        total = all;
+                        progress.set_total(all);
+                    }
+                    progress.set(done);
+                }
+            }
+        }
+    }
+
+    /// Writes a result; that standard output is gone is a failure like any other.
+    pub fn result<T: serde::Serialize + ?Sized>(
+        &self,
+        json: &T,
+        text: impl std::fmt::Display,
+    ) -> Result<(), Failure> {
+        self.output.result(json, text).map_err(|error| {
+            Failure::new(Kind::Failed, "cannot write to standard output").caused_by(&error)
+        })
+    }
+}

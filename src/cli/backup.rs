@@ -1,0 +1,580 @@
+//! `backup now`, `list`, `show`, `verify`, `delete`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::app::{App, interrupted};
+use super::args::{DeleteArgs, ListArgs, NowArgs, ShowArgs, StorageArg, VerifyArgs};
+use super::output::{HumanTime, Paint, error_json};
+use super::progress::Unit;
+use super::table::{Align, Facts, Table};
+use crate::backup::{self, Context, Made, Outcome};
+use crate::catalog::list::{Broken, Listing, list as list_backups};
+use crate::catalog::manifest::Rdb;
+use crate::catalog::selector::{Finder, Subject};
+use crate::catalog::{Backup, Manifest, Selector, commit};
+use crate::failure::{Failure, Kind};
+use crate::meter::Meter;
+use crate::setup::{self, Overrides};
+use crate::storage::NamedStore;
+use crate::units::{HumanBytes, HumanCount, HumanDuration};
+use crate::verify::{self, Verified};
+
+/// `backup now`.
+pub(super) async fn now(app: &App, args: NowArgs) -> Result<u8, Failure> {
+    let names: Vec<String> = args.names.iter().map(ToString::to_string).collect();
+    let databases = setup::databases(&app.config, &names)?;
+    let overrides = Overrides {
+        method: args.method.map(setup::choice),
+        storage: storage_name(&args.storage),
+    };
+    let meter = Meter::default();
+    let context = Context {
+        state_dir: app.config.daemon.state_dir.clone(),
+        host: setup::host_name(),
+        threads: app.config.daemon.compression_threads(),
+        cancel: app.cancel.clone(),
+        meter: meter.clone(),
+    };
+    let asked = databases.len();
+    let mut jobs = Vec::new();
+    let mut outcomes = Vec::new();
+    for database in &databases {
+        match setup::job(&app.config, database, &overrides, &app.cancel) {
+            Ok(job) => jobs.push(job),
+            Err(failure) => outcomes.push(Outcome {
+                name: database.name.to_string(),
+                result: Err(failure.context(format!("cannot back up {}", database.name))),
+            }),
+        }
+    }
+    let work = backup::back_up(jobs, &context);
+    outcomes.extend(
+        app.with_progress("backing up", Unit::Bytes, &meter, work)
+            .await,
+    );
+    let place = |name: &str| {
+        databases
+            .iter()
+            .position(|database| database.name.as_str() == name)
+    };
+    outcomes.sort_by_key(|outcome| place(&outcome.name));
+    told(app, asked, outcomes)
+}
+
+/// Tells what became of each database. One alone fails as itself, several as a failure of the run.
+fn told(app: &App, asked: usize, mut outcomes: Vec<Outcome>) -> Result<u8, Failure> {
+    if let [Outcome { result: Err(_), .. }] = &outcomes[..]
+        && asked == 1
+        && let Some(Outcome {
+            result: Err(failure),
+            ..
+        }) = outcomes.pop()
+    {
+        return Err(failure);
+    }
+    let mut code = 0;
+    let mut documents = Vec::new();
+    let mut text = String::new();
+    for outcome in &outcomes {
+        match &outcome.result {
+            Ok(made) => {
+                documents.extend(made.storages.iter().map(|storage| {
+                    manifest_json(&made.manifest, storage, false, false, made.shrunk)
+                }));
+                text.push_str(&made_text(app, made));
+                for warning in &made.warnings {
+                    tracing::warn!(database = outcome.name, "{warning}");
+                }
+            }
+            Err(failure) => {
+                code = match failure.kind {
+                    Kind::Interrupted | Kind::Terminated => failure.kind.exit_code(),
+                    _ => code.max(1),
+                };
+                documents.push(failed_json(&outcome.name, failure));
+                if !app.output.is_json() {
+                    app.output.tell(failure);
+                }
+            }
+        }
+    }
+    app.result(&documents, text)?;
+    if app.cancel.is_cancelled() {
+        return Err(interrupted());
+    }
+    Ok(code)
+}
+
+fn made_text(app: &App, made: &Made) -> String {
+    let manifest = &made.manifest;
+    let took = manifest.finished_at.duration_since(manifest.started_at);
+    let took = Duration::try_from(took).unwrap_or_default();
+    let mut text = format!(
+        "{} {}: {} keys, {} stored as {} ({}) in {}, by {} in {}\n",
+        app.output.paint(Paint::Good, &manifest.database),
+        manifest.id,
+        HumanCount(manifest.rdb.keys),
+        HumanBytes(manifest.data.plain_bytes),
+        HumanBytes(manifest.data.bytes),
+        manifest.data.compression,
+        made.storages.join(", "),
+        manifest.method,
+        HumanDuration(took),
+    );
+    for reason in &made.reasons {
+        text.push_str(&format!("  {}\n", app.output.paint(Paint::Faint, reason)));
+    }
+    text
+}
+
+fn failed_json(database: &str, failure: &Failure) -> Value {
+    json!({ "database": database, "error": error_json(failure) })
+}
+
+/// A manifest with what is computed of it.
+fn manifest_json(
+    manifest: &Manifest,
+    storage: &str,
+    pinned: bool,
+    accepted: bool,
+    shrunk: bool,
+) -> Value {
+    let mut value = serde_json::to_value(manifest).unwrap_or_default();
+    if let Value::Object(members) = &mut value {
+        members.insert("storage".to_owned(), storage.into());
+        members.insert("pinned".to_owned(), pinned.into());
+        members.insert("accepted".to_owned(), accepted.into());
+        members.insert("shrunk".to_owned(), shrunk.into());
+    }
+    value
+}
+
+fn backup_json(backup: &Backup) -> Value {
+    manifest_json(
+        &backup.manifest,
+        backup.place.storage(),
+        backup.pinned,
+        backup.accepted,
+        backup.shrunk,
+    )
+}
+
+fn storage_name(storage: &StorageArg) -> Option<String> {
+    storage.storage.as_ref().map(ToString::to_string)
+}
+
+fn stores(app: &App, storage: &StorageArg) -> Result<Vec<NamedStore>, Failure> {
+    setup::stores(&app.config, storage_name(storage).as_deref())
+}
+
+/// The names of all configured databases.
+pub(super) fn configured(app: &App) -> Vec<String> {
+    let names = app.config.databases.iter();
+    names.map(|database| database.name.to_string()).collect()
+}
+
+/// Finds the backup that a selector means.
+pub(super) async fn find(
+    app: &App,
+    selector: &str,
+    storage: Option<&str>,
+) -> Result<Subject, Failure> {
+    let selector: Selector = selector.parse()?;
+    let storages = setup::stores(&app.config, storage)?;
+    let databases = configured(app);
+    let finder = Finder {
+        storages: &storages,
+        databases: &databases,
+    };
+    Ok(finder.find(&selector).await?)
+}
+
+/// Lists what is there, of the named databases or of all, with the shrunk ones marked.
+async fn listing(app: &App, names: &[String], storages: &[NamedStore]) -> Result<Listing, Failure> {
+    let mut listing = Listing::default();
+    if names.is_empty() {
+        listing = list_backups(storages, None).await?;
+    }
+    for name in names {
+        let of_name = list_backups(storages, Some(name)).await?;
+        listing.backups.extend(of_name.backups);
+        listing.broken.extend(of_name.broken);
+    }
+    listing.mark_shrunk(|name| {
+        let configured = app.config.databases.iter();
+        configured
+            .filter(|database| database.name.as_str() == name)
+            .map(|database| database.shrink_guard)
+            .next()
+            .unwrap_or(0.5)
+    });
+    Ok(listing)
+}
+
+/// `backup list`.
+pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
+    let names: Vec<String> = args.names.iter().map(ToString::to_string).collect();
+    let storages = stores(app, &args.storage)?;
+    let listing = listing(app, &names, &storages).await?;
+    let mut table = Table::new([
+        ("ID", Align::Left),
+        ("DATABASE", Align::Left),
+        ("TAKEN", Align::Left),
+        ("KEYS", Align::Right),
+        ("STORED", Align::Right),
+        ("PLAIN", Align::Right),
+        ("METHOD", Align::Left),
+        ("STORAGE", Align::Left),
+        ("", Align::Left),
+    ]);
+    let mut documents = Vec::new();
+    for backup in &listing.backups {
+        let manifest = &backup.manifest;
+        documents.push(backup_json(backup));
+        table.row([
+            manifest.id.to_string(),
+            manifest.database.clone(),
+            HumanTime(manifest.snapshot_at).to_string(),
+            HumanCount(manifest.rdb.keys).to_string(),
+            HumanBytes(manifest.data.bytes).to_string(),
+            HumanBytes(manifest.data.plain_bytes).to_string(),
+            manifest.method.clone(),
+            backup.place.storage().to_owned(),
+            marks(backup).join(", "),
+        ]);
+    }
+    for broken in &listing.broken {
+        let failure = failure_of(broken);
+        tracing::warn!("{}: {}", broken.id, failure.message);
+        documents.push(failed_json(&broken.database, &failure));
+        table.row([
+            broken.id.to_string(),
+            broken.database.clone(),
+            HumanTime(broken.id.time()).to_string(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            broken.place.storage().to_owned(),
+            "DAMAGED".to_owned(),
+        ]);
+    }
+    if table.is_empty() && !app.output.is_json() {
+        let wheres: Vec<String> = storages.iter().map(|s| s.store.describe()).collect();
+        let whose = match names.is_empty() {
+            true => String::new(),
+            false => format!(" of {}", names.join(", ")),
+        };
+        app.result(&documents, "")?;
+        tracing::info!("no backups{whose} in {}", wheres.join(", "));
+        return Ok(0);
+    }
+    app.result(&documents, table)?;
+    Ok(0)
+}
+
+/// The failure of a broken backup in a listing, borrowed.
+fn failure_of(broken: &Broken) -> Failure {
+    use crate::catalog::Error;
+    match &broken.error {
+        Error::Newer { .. } => Failure::new(Kind::Failed, broken.error.to_string())
+            .hint("use the newest rdbkeeper to read it"),
+        error => Failure::new(Kind::Damaged, error.to_string())
+            .hint("`rdbkeeper backup verify` tells which backups are whole"),
+    }
+}
+
+fn marks(backup: &Backup) -> Vec<&'static str> {
+    [
+        (backup.pinned, "pinned"),
+        (backup.shrunk, "SHRUNK"),
+        (backup.manifest.rdb.opaque, "opaque"),
+    ]
+    .into_iter()
+    .filter_map(|(is, mark)| is.then_some(mark))
+    .collect()
+}
+
+/// `backup show`.
+pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
+    let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
+    match subject {
+        Subject::Stored(backup) => {
+            let mut backup = *backup;
+            // What is computed of a backup needs those before it.
+            let database = backup.manifest.database.clone();
+            if backup.place.storage() != crate::catalog::selector::BY_PATH {
+                let storages = setup::stores(&app.config, Some(backup.place.storage()))?;
+                let all = listing(app, &[database], &storages).await?;
+                let same = all
+                    .backups
+                    .iter()
+                    .find(|b| b.manifest.id == backup.manifest.id);
+                backup.shrunk = same.is_some_and(|same| same.shrunk);
+            }
+            app.result(&backup_json(&backup), stored_text(&backup))?;
+        }
+        Subject::File(path) => {
+            let meter = Meter::default();
+            let subject = Subject::File(path);
+            let work = verify::verify(subject, meter.clone());
+            let verified = app
+                .with_progress("reading", Unit::Bytes, &meter, work)
+                .await?;
+            app.result(&verified, file_text(&verified))?;
+        }
+    }
+    Ok(0)
+}
+
+fn stored_text(backup: &Backup) -> String {
+    let manifest = &backup.manifest;
+    let source = &manifest.source;
+    let mut facts = Facts::default();
+    facts.add("backup", &manifest.id);
+    facts.add("database", &manifest.database);
+    facts.add(
+        "storage",
+        format!("{} ({})", backup.place.storage(), backup.place.describe()),
+    );
+    let marks = marks(backup);
+    if !marks.is_empty() {
+        facts.add("marks", marks.join(", "));
+    }
+    facts.add(
+        "taken",
+        format!(
+            "{} ({})",
+            HumanTime(manifest.snapshot_at),
+            manifest.consistency
+        ),
+    );
+    facts.add(
+        "method",
+        format!(
+            "{} from {} {}, {}",
+            manifest.method, source.role, source.address, source.server
+        ),
+    );
+    facts.add("host", format!("{} ({})", manifest.host, manifest.tool));
+    facts.add(
+        "stored",
+        format!(
+            "{} in {} ({})",
+            HumanBytes(manifest.data.bytes),
+            manifest.data.object,
+            manifest.data.compression
+        ),
+    );
+    facts.add(
+        "RDB file",
+        format!(
+            "{}, version {} {}",
+            HumanBytes(manifest.data.plain_bytes),
+            manifest.rdb.family,
+            manifest.rdb.version
+        ),
+    );
+    add_counts(&mut facts, &manifest.rdb);
+    format!("{facts}\n{}", databases(&manifest.rdb))
+}
+
+fn file_text(verified: &Verified) -> String {
+    let mut facts = Facts::default();
+    facts.add("file", verified.path.as_deref().unwrap_or_default());
+    facts.add(
+        "RDB file",
+        format!(
+            "{}, version {} {}",
+            HumanBytes(verified.plain_bytes),
+            verified.rdb.family,
+            verified.rdb.version
+        ),
+    );
+    facts.add("checksum", verified.checksum);
+    add_counts(&mut facts, &verified.rdb);
+    format!("{facts}\n{}", databases(&verified.rdb))
+}
+
+fn add_counts(facts: &mut Facts, rdb: &Rdb) {
+    facts.add(
+        "keys",
+        format!(
+            "{}, {} with an expiry",
+            HumanCount(rdb.keys),
+            HumanCount(rdb.expires)
+        ),
+    );
+    if rdb.functions > 0 {
+        facts.add("functions", rdb.functions);
+    }
+    if rdb.opaque {
+        facts.add(
+            "opaque",
+            "it holds what this version does not know: the counts are those up to there",
+        );
+    }
+}
+
+fn databases(rdb: &Rdb) -> Table {
+    let mut table = Table::new([
+        ("DB", Align::Right),
+        ("KEYS", Align::Right),
+        ("EXPIRING", Align::Right),
+        ("TYPES", Align::Left),
+    ]);
+    for database in &rdb.databases {
+        let types: Vec<String> = database
+            .types
+            .iter()
+            .map(|(kind, keys)| format!("{kind} {}", HumanCount(*keys)))
+            .collect();
+        table.row([
+            database.db.to_string(),
+            HumanCount(database.keys).to_string(),
+            HumanCount(database.expires).to_string(),
+            types.join(", "),
+        ]);
+    }
+    table
+}
+
+/// `backup verify`: every backup that is meant is read, even after one that is damaged.
+pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
+    let mut results = Vec::new();
+    if args.selectors.is_empty() {
+        let storages = stores(app, &args.storage)?;
+        let listing = listing(app, &[], &storages).await?;
+        for (name, subject) in chosen(app, listing, args.all) {
+            results.push((name, subject));
+        }
+        if results.is_empty() {
+            return Err(Failure::new(Kind::NotFound, "there is no backup to verify")
+                .hint("`rdbkeeper backup now` makes one"));
+        }
+    }
+    for selector in &args.selectors {
+        results.push((
+            selector.clone(),
+            find(app, selector, storage_name(&args.storage).as_deref()).await,
+        ));
+    }
+    let asked = results.len();
+    let mut documents = Vec::new();
+    let mut text = String::new();
+    let mut worst: Option<Failure> = None;
+    for (name, subject) in results {
+        let verified = match subject {
+            Ok(subject) => {
+                let meter = Meter::default();
+                let work = verify::verify(subject, meter.clone());
+                app.with_progress("verifying", Unit::Bytes, &meter, work)
+                    .await
+            }
+            Err(failure) => Err(failure),
+        };
+        match verified {
+            Ok(verified) => {
+                text.push_str(&verified_text(app, &name, &verified));
+                documents.push(serde_json::to_value(&verified).unwrap_or_default());
+            }
+            Err(failure) if asked == 1 => return Err(failure),
+            Err(failure) => {
+                documents.push(failed_json(&name, &failure));
+                if !app.output.is_json() {
+                    app.output.tell(&failure);
+                }
+                // A damaged backup is the gravest of what can be found.
+                if worst
+                    .as_ref()
+                    .is_none_or(|worst| worst.kind != Kind::Damaged)
+                {
+                    worst = Some(failure);
+                }
+            }
+        }
+    }
+    app.result(&documents, text)?;
+    Ok(worst.map_or(0, |failure| failure.kind.exit_code()))
+}
+
+/// Of a listing: everything, or the newest of each database, whether it can be read or not.
+fn chosen(app: &App, listing: Listing, all: bool) -> Vec<(String, Result<Subject, Failure>)> {
+    let configured = configured(app);
+    let mut found: Vec<(crate::catalog::BackupId, String, Result<Subject, Failure>)> = Vec::new();
+    for backup in listing.backups {
+        let (id, name) = (backup.manifest.id.clone(), backup.manifest.database.clone());
+        found.push((id, name, Ok(Subject::Stored(Box::new(backup)))));
+    }
+    for broken in listing.broken {
+        let failure = failure_of(&broken);
+        found.push((broken.id, broken.database, Err(failure)));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    if !all {
+        let newest = |name: &str| {
+            found
+                .iter()
+                .rev()
+                .find(|(_, of, _)| of == name)
+                .map(|f| f.0.clone())
+        };
+        let newest: Vec<_> = configured.iter().filter_map(|name| newest(name)).collect();
+        found.retain(|(id, name, _)| newest.contains(id) && configured.contains(name));
+    }
+    found
+        .into_iter()
+        .map(|(_, name, subject)| (name, subject))
+        .collect()
+}
+
+fn verified_text(app: &App, name: &str, verified: &Verified) -> String {
+    let what = match (&verified.id, &verified.database, &verified.storage) {
+        (Some(id), Some(database), Some(storage)) => format!("{database} {id} in {storage}"),
+        _ => name.to_owned(),
+    };
+    let digests = match verified.digests {
+        true => "digests match",
+        false => "no manifest, so no digests to compare",
+    };
+    let result = match verified.result {
+        "whole" => app.output.paint(Paint::Good, "whole"),
+        other => app.output.paint(Paint::Warning, other),
+    };
+    format!(
+        "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
+        HumanCount(verified.rdb.keys),
+        HumanBytes(verified.plain_bytes),
+        verified.checksum
+    )
+}
+
+/// `backup delete`.
+pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
+    let selector: Selector = args.selector.parse()?;
+    let storages = stores(app, &args.storage)?;
+    let databases = configured(app);
+    let finder = Finder {
+        storages: &storages,
+        databases: &databases,
+    };
+    let places = finder.find_places(&selector).await?;
+    let names: Vec<String> = places.iter().map(|place| place.describe()).collect();
+    if !args.yes {
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("this would remove {} for good", names.join(" and ")),
+        )
+        .hint("add --yes to do it"));
+    }
+    for place in &places {
+        commit::delete(place).await?;
+    }
+    app.result(
+        &json!({ "deleted": names }),
+        format!("removed {}", names.join(" and ")),
+    )?;
+    Ok(0)
+}

@@ -1,0 +1,150 @@
+//! `check`.
+
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::args::CheckArgs;
+use super::output::{Paint, error_json};
+use crate::backup::Job;
+use crate::check::{self, Server, Storage};
+use crate::failure::{Failure, Kind};
+use crate::setup::{self, Overrides};
+use crate::units::{HumanBytes, HumanCount};
+
+/// Tries everything, tells all of it, and fails when something that a backup needs does not work.
+pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
+    let only = args.storage.storage.as_ref().map(ToString::to_string);
+    let mut text = String::new();
+    let mut worst: Option<u8> = None;
+    let mut failed = |app: &App, failure: &Failure| {
+        worst = Some(match failure.kind {
+            Kind::Config => failure.kind.exit_code(),
+            _ => worst.unwrap_or(1),
+        });
+        if !app.output.is_json() {
+            app.output.tell(failure);
+        }
+    };
+    if let Some(origin) = &app.config.origin {
+        text.push_str(&format!("configuration {}\n", origin.display()));
+    } else {
+        text.push_str("no configuration file: the defaults\n");
+    }
+    let mut storages: Vec<Value> = Vec::new();
+    for storage in setup::stores(&app.config, only.as_deref())? {
+        match check::storage(&storage).await {
+            Ok(found) => {
+                text.push_str(&storage_text(app, &found));
+                storages.push(serde_json::to_value(&found).unwrap_or_default());
+            }
+            Err(failure) => {
+                let failure = failure.context(format!("storage {} does not work", storage.name));
+                failed(app, &failure);
+                storages.push(json!({ "storage": storage.name, "error": error_json(&failure) }));
+            }
+        }
+    }
+    let mut databases: Vec<Value> = Vec::new();
+    for database in &app.config.databases {
+        let tried = match setup::job(&app.config, database, &Overrides::default(), &app.cancel) {
+            Ok(job) => check::server(&job).await.map(|found| (job, found)),
+            Err(failure) => Err(failure),
+        };
+        match tried {
+            Ok((job, found)) => {
+                text.push_str(&server_text(app, &job, &found));
+                databases.push(serde_json::to_value(&found).unwrap_or_default());
+                if found.method.is_none() {
+                    failed(app, &no_method(&job, &found));
+                }
+            }
+            Err(failure) => {
+                let failure = failure.context(format!("database {} does not work", database.name));
+                failed(app, &failure);
+                databases.push(
+                    json!({ "database": database.name.as_str(), "error": error_json(&failure) }),
+                );
+            }
+        }
+    }
+    app.result(
+        &json!({ "storages": storages, "databases": databases }),
+        text,
+    )?;
+    Ok(worst.unwrap_or(0))
+}
+
+fn storage_text(app: &App, found: &Storage) -> String {
+    let free = match found.probed.free_bytes {
+        Some(bytes) => format!(", {} free", HumanBytes(bytes)),
+        None => String::new(),
+    };
+    let create = match found.probed.create_only {
+        true => "",
+        false => "; it overwrites what exists: prune from one host only",
+    };
+    format!(
+        "storage {}: {} {}{free}{create}\n",
+        found.storage,
+        app.output.paint(Paint::Good, "works,"),
+        found.place,
+    )
+}
+
+fn server_text(app: &App, job: &Job, found: &Server) -> String {
+    let keys: Vec<String> = found
+        .keys
+        .iter()
+        .map(|(db, keys)| format!("db {db}: {} keys", HumanCount(*keys)))
+        .collect();
+    let method = match &found.method {
+        Some(method) => app
+            .output
+            .paint(Paint::Good, &format!("would be backed up by {method}")),
+        None => app.output.paint(Paint::Bad, "cannot be backed up"),
+    };
+    let mut text = format!(
+        "database {}: {method} from {} ({}, {})\n",
+        found.database, found.address, found.server, found.role
+    );
+    let keys = if keys.is_empty() {
+        "no keys".to_owned()
+    } else {
+        keys.join(", ")
+    };
+    text.push_str(&format!("  {keys}\n"));
+    for line in found.reasons.iter().chain(&found.warnings) {
+        text.push_str(&format!("  {line}\n"));
+    }
+    for method in &found.methods {
+        let works = match (method.works, check::is_wanted(job, method)) {
+            (true, true) => app.output.paint(Paint::Good, "works"),
+            (true, false) => "works, and is not configured".to_owned(),
+            (false, _) => app.output.paint(Paint::Warning, "does not work"),
+        };
+        text.push_str(&format!("  {}: {works}\n", method.method));
+        for line in method.obstacles.iter().chain(&method.unknown) {
+            text.push_str(&format!("    {line}\n"));
+        }
+        text.push_str(&format!("    needs: {}\n", method.acl));
+    }
+    text
+}
+
+fn no_method(job: &Job, found: &Server) -> Failure {
+    let mut failure = Failure::new(
+        Kind::Forbidden,
+        format!("database {} cannot be backed up", job.name),
+    )
+    .hint("give the user the rights of one of the lines above that begin with `needs:`");
+    for method in found
+        .methods
+        .iter()
+        .filter(|method| check::is_wanted(job, method))
+    {
+        for obstacle in &method.obstacles {
+            failure = failure.cause(format!("{}: {obstacle}", method.method));
+        }
+    }
+    failure
+}

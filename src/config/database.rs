@@ -1,0 +1,368 @@
+//! `[[database]]`: a server's URL, the databases on it that are meant, and how they are backed up.
+//! `[defaults]` takes the same keys but the ones that make a database what it is.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::choices::{Compression, Method};
+use super::fields;
+use super::name::Name;
+use super::reader::{Located, Reading, TableReader};
+use super::secrets::{FileRef, SecretSource};
+use crate::secret::Secret;
+
+/// A configured database, `[defaults]` merged in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseConfig {
+    /// Its name, unique in the configuration.
+    pub name: Name,
+    /// The server's URL. It may hold a password.
+    pub url: Secret,
+    /// The databases that are meant; `None`: all of them. A `/N` of the URL stands here too.
+    pub databases: Option<Vec<u32>>,
+    /// The URL of a replica where dumps are taken while it is healthy. It may hold a password.
+    pub replica_url: Option<Secret>,
+    /// The ACL user. `None` where the URL names one.
+    pub username: Option<String>,
+    /// The password. `None` where the URL holds one.
+    pub password: Option<SecretSource>,
+    /// Certificates, for `rediss://`.
+    pub tls: TlsConfig,
+    /// How dumps are taken.
+    pub method: Method,
+    /// Where BGSAVE's file is seen from here, when the server cannot tell.
+    pub rdb_path: Option<PathBuf>,
+    /// How long one backup may take.
+    pub timeout: Duration,
+    /// The storages: every one of them must have each backup. All exist in the configuration; at least one.
+    pub storage: Vec<Name>,
+    /// Whether several hosts may back up under this name.
+    pub shared: bool,
+    /// How the stored bytes are compressed.
+    pub compression: Compression,
+    /// A backup with fewer than this part of the keys of the one before counts as shrunk; 0 to 1, 0: never.
+    pub shrink_guard: f64,
+    /// The most keys a second of a scan or a restore; 0: no limit.
+    pub max_keys_per_second: u64,
+    /// How many keys one SCAN asks for.
+    pub scan_batch: u32,
+    /// The largest value, in bytes, that a scan dumps.
+    pub scan_max_value: u64,
+}
+
+/// The files for TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The authorities to trust (PEM), instead of the system's.
+    pub ca_file: Option<FileRef>,
+    /// The client's certificate (PEM). Always together with its key.
+    pub cert_file: Option<FileRef>,
+    /// The client's key (PEM).
+    pub key_file: Option<FileRef>,
+}
+
+impl TlsConfig {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.ca_file.is_none() && self.cert_file.is_none() && self.key_file.is_none()
+    }
+}
+
+impl DatabaseConfig {
+    /// A database with every default.
+    pub(super) fn plain(name: Name, url: &str, storage: Vec<Name>) -> DatabaseConfig {
+        DatabaseConfig {
+            name,
+            url: Secret::new(url),
+            databases: None,
+            replica_url: None,
+            username: None,
+            password: None,
+            tls: TlsConfig::default(),
+            method: Method::Auto,
+            rdb_path: None,
+            timeout: Duration::from_secs(3600),
+            storage,
+            shared: false,
+            compression: Compression::default(),
+            shrink_guard: 0.5,
+            max_keys_per_second: 0,
+            scan_batch: 100,
+            scan_max_value: 512 << 20,
+        }
+    }
+}
+
+/// What the room that knows servers finds in a URL. The configuration asks for it, because some keys
+/// may not be given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UrlFacts {
+    /// The database of `/N` or `?db=N`.
+    pub db: Option<u32>,
+    /// It holds a user's name.
+    pub username: bool,
+    /// It holds a password.
+    pub password: bool,
+    /// The connection is encrypted: `rediss://`.
+    pub tls: bool,
+}
+
+/// Judges a server's URL: its facts, or what is wrong with it, without the password.
+pub type UrlCheck<'a> = &'a dyn Fn(&str) -> Result<UrlFacts, String>;
+
+/// The keys that come with later features.
+const LATER: &[&str] = &[
+    "schedule",
+    "verify_schedule",
+    "catch_up",
+    "jitter",
+    "recipients",
+    "passphrase",
+    "passphrase_file",
+    "identity",
+    "identity_file",
+    "keep",
+    "keep_in",
+    "hooks",
+    "notify",
+    "sessions_schedule",
+    "require_backup",
+    "sessions",
+];
+
+/// A URL that was judged.
+#[derive(Clone)]
+pub(super) struct Url {
+    pub(super) text: Secret,
+    pub(super) facts: UrlFacts,
+    pub(super) span: Range<usize>,
+}
+
+/// The keys that `[defaults]` and `[[database]]` share, as one of them gives them.
+#[derive(Default)]
+pub(super) struct Settings {
+    databases: Option<Located<Vec<u32>>>,
+    replica_url: Option<Url>,
+    username: Option<Located<String>>,
+    password: Option<Located<SecretSource>>,
+    tls: Option<Located<TlsConfig>>,
+    method: Option<Method>,
+    rdb_path: Option<PathBuf>,
+    timeout: Option<Duration>,
+    storage: Option<Vec<Located<Name>>>,
+    shared: Option<bool>,
+    compression: Option<Compression>,
+    shrink_guard: Option<f64>,
+    max_keys_per_second: Option<u64>,
+    scan_batch: Option<u32>,
+    scan_max_value: Option<u64>,
+}
+
+impl Settings {
+    /// Reads `[defaults]`.
+    pub(super) fn read_defaults(
+        reading: &Reading<'_>,
+        table: &DeTable<'_>,
+        check: UrlCheck<'_>,
+    ) -> Settings {
+        let reader = TableReader::new(reading, table, "[defaults]");
+        for key in ["name", "url"] {
+            if let Some(span) = reader.key_span(key) {
+                let _ = reader.raw(key);
+                reading.mistake(
+                    span,
+                    format!("`{key}` has no default: it belongs into each [[database]]"),
+                );
+            }
+        }
+        let settings = Settings::read(&reader, check);
+        reader.finish(LATER);
+        settings
+    }
+
+    fn read(reader: &TableReader<'_, '_>, check: UrlCheck<'_>) -> Settings {
+        Settings {
+            databases: fields::read_databases(reader),
+            replica_url: fields::read_url(reader, "replica_url", check),
+            username: reader.text("username"),
+            password: fields::read_password(reader),
+            tls: fields::read_tls(reader),
+            method: reader.parsed("method").map(|found| found.value),
+            rdb_path: fields::read_rdb_path(reader),
+            timeout: fields::read_timeout(reader),
+            storage: fields::read_storage(reader),
+            shared: reader.boolean("shared"),
+            compression: reader.parsed("compression").map(|found| found.value),
+            shrink_guard: reader.number("shrink_guard", 0.0..=1.0),
+            max_keys_per_second: reader.whole("max_keys_per_second", 0..=u64::MAX),
+            scan_batch: reader
+                .whole("scan_batch", 1..=100_000)
+                .and_then(|count| u32::try_from(count).ok()),
+            scan_max_value: reader.size("scan_max_value").map(|found| found.value),
+        }
+    }
+
+    /// The names of storages that are asked for, to be compared with those that exist.
+    pub(super) fn storages(&self) -> impl Iterator<Item = &Located<Name>> {
+        self.storage.iter().flatten()
+    }
+}
+
+/// One `[[database]]` as it stands, before the defaults are merged in.
+pub(super) struct DatabaseTable {
+    pub(super) name: Option<Located<Name>>,
+    url: Option<Url>,
+    pub(super) settings: Settings,
+}
+
+impl DatabaseTable {
+    pub(super) fn read(
+        reading: &Reading<'_>,
+        table: &DeTable<'_>,
+        span: Range<usize>,
+        check: UrlCheck<'_>,
+    ) -> DatabaseTable {
+        let reader = TableReader::new(reading, table, "[[database]]");
+        for key in ["name", "url"] {
+            if reader.key_span(key).is_none() {
+                reading.missing(
+                    Some(span.clone()),
+                    format!("this [[database]] has no `{key}`"),
+                );
+            }
+        }
+        let found = DatabaseTable {
+            name: reader.parsed("name"),
+            url: fields::read_url(&reader, "url", check),
+            settings: Settings::read(&reader, check),
+        };
+        reader.finish(LATER);
+        found.refuse_twice(reading);
+        found
+    }
+
+    /// What is given both in the URL and by a key of the same table.
+    fn refuse_twice(&self, reading: &Reading<'_>) {
+        let Some(url) = &self.url else { return };
+        let own = &self.settings;
+        if let (Some(databases), Some(db)) = (&own.databases, url.facts.db) {
+            reading.mistake(
+                databases.span.clone(),
+                format!("`databases` and the database {db} of `url` exclude each other; drop one of them"),
+            );
+        }
+        if let (Some(username), true) = (&own.username, url.facts.username) {
+            reading.mistake(
+                username.span.clone(),
+                "`username` stands in `url` already; drop one of them",
+            );
+        }
+        if let (Some(password), true) = (&own.password, url.facts.password) {
+            reading.mistake(
+                password.span.clone(),
+                "a password stands in `url` already; drop one of them",
+            );
+        }
+        let replica_tls = own
+            .replica_url
+            .as_ref()
+            .is_some_and(|replica| replica.facts.tls);
+        if let (Some(tls), false) = (&own.tls, url.facts.tls || replica_tls) {
+            reading.mistake(
+                tls.span.clone(),
+                "`tls` is given, but `url` is not encrypted; write rediss:// instead of redis://",
+            );
+        }
+    }
+
+    /// With the defaults below. `None` where a mistake left nothing to build on; it has been told.
+    pub(super) fn merge(
+        self,
+        reading: &Reading<'_>,
+        defaults: &Settings,
+        every_storage: &[Name],
+    ) -> Option<DatabaseConfig> {
+        let own = self.settings;
+        let replica = own.replica_url.or_else(|| defaults.replica_url.clone());
+        let (name, url) = (self.name?.value, self.url?);
+        if let Some(replica) = &replica
+            && replica.facts.db.is_some()
+            && replica.facts.db != url.facts.db
+        {
+            reading.mistake(
+                replica.span.clone(),
+                "`replica_url` names another database than `url`; the databases are those of `url` or `databases`",
+            );
+        }
+        let plain = DatabaseConfig::plain(name, "", every_storage.to_vec());
+        let values = |located: &Located<Vec<u32>>| located.value.clone();
+        // What the URL says is nearer than the defaults, and the database's own keys exclude it.
+        let databases = match url.facts.db {
+            Some(db) => Some(vec![db]),
+            None => own
+                .databases
+                .as_ref()
+                .or(defaults.databases.as_ref())
+                .map(values),
+        };
+        let username = match url.facts.username {
+            true => None,
+            false => own
+                .username
+                .or_else(|| defaults.username.clone())
+                .map(|found| found.value),
+        };
+        let password = match url.facts.password {
+            true => None,
+            false => own
+                .password
+                .or_else(|| defaults.password.clone())
+                .map(|found| found.value),
+        };
+        let storage = own.storage.as_ref().or(defaults.storage.as_ref());
+        let encrypted = url.facts.tls || replica.as_ref().is_some_and(|replica| replica.facts.tls);
+        // Certificates of the defaults are for those who use TLS; others need not mind.
+        let tls = own.tls.or_else(|| defaults.tls.clone());
+        Some(DatabaseConfig {
+            url: url.text,
+            databases,
+            replica_url: replica.map(|replica| replica.text),
+            username,
+            password,
+            tls: tls
+                .filter(|_| encrypted)
+                .map_or(plain.tls, |found| found.value),
+            method: own.method.or(defaults.method).unwrap_or(plain.method),
+            rdb_path: own.rdb_path.or_else(|| defaults.rdb_path.clone()),
+            timeout: own.timeout.or(defaults.timeout).unwrap_or(plain.timeout),
+            storage: storage.map_or(plain.storage, |names| {
+                names.iter().map(|name| name.value.clone()).collect()
+            }),
+            shared: own.shared.or(defaults.shared).unwrap_or(plain.shared),
+            compression: own
+                .compression
+                .or(defaults.compression)
+                .unwrap_or(plain.compression),
+            shrink_guard: own
+                .shrink_guard
+                .or(defaults.shrink_guard)
+                .unwrap_or(plain.shrink_guard),
+            max_keys_per_second: own
+                .max_keys_per_second
+                .or(defaults.max_keys_per_second)
+                .unwrap_or(plain.max_keys_per_second),
+            scan_batch: own
+                .scan_batch
+                .or(defaults.scan_batch)
+                .unwrap_or(plain.scan_batch),
+            scan_max_value: own
+                .scan_max_value
+                .or(defaults.scan_max_value)
+                .unwrap_or(plain.scan_max_value),
+            name: plain.name,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! How an archive is compressed, and the pieces that do it.
+//!
+//! Every block becomes a frame (zstd) or a member (gzip) of its own: all cores can work, and plain
+//! `zstd -d` and `gunzip` read the result, for both formats say that files may be joined.
+
+use std::io::{self, BufReader, Read, Write as _};
+
+pub use crate::config::Compression;
+
+/// The largest window that a foreign zstd file may ask for: 128 MiB, as the `zstd` tool itself allows.
+const WINDOW_LOG_MAX: u32 = 27;
+
+impl Compression {
+    /// What the object's name ends in: `.zst`, `.gz` or nothing.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Compression::None => "",
+            Compression::Zstd(_) => ".zst",
+            Compression::Gzip(_) => ".gz",
+        }
+    }
+}
+
+/// One thread's compressor: it keeps its tables from block to block.
+pub(super) enum BlockCompressor {
+    None,
+    Zstd(zstd::bulk::Compressor<'static>),
+    Gzip(flate2::Compression),
+}
+
+impl BlockCompressor {
+    pub(super) fn new(compression: Compression) -> io::Result<BlockCompressor> {
+        Ok(match compression {
+            Compression::None => BlockCompressor::None,
+            Compression::Zstd(level) => {
+                let mut compressor = zstd::bulk::Compressor::new(i32::from(level))?;
+                compressor.include_checksum(true)?;
+                BlockCompressor::Zstd(compressor)
+            }
+            Compression::Gzip(level) => {
+                BlockCompressor::Gzip(flate2::Compression::new(u32::from(level)))
+            }
+        })
+    }
+
+    /// Makes a frame of a block.
+    pub(super) fn compress(&mut self, block: Vec<u8>) -> io::Result<Vec<u8>> {
+        match self {
+            BlockCompressor::None => Ok(block),
+            BlockCompressor::Zstd(compressor) => compressor.compress(&block),
+            BlockCompressor::Gzip(level) => {
+                let out = Vec::with_capacity(block.len() / 2);
+                let mut encoder = flate2::GzBuilder::new().write(out, *level);
+                encoder.write_all(&block)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// What the first bytes of a file say it is. Nothing else than these is compressed here.
+pub(super) fn detect(start: &[u8]) -> Detected {
+    match start {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Detected::Zstd,
+        [0x1f, 0x8b, ..] => Detected::Gzip,
+        // A zstd file may begin with a skippable frame.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Detected::Zstd,
+        _ if start.starts_with(b"age-encryption.org/") => Detected::Age,
+        _ => Detected::Plain,
+    }
+}
+
+/// The layers that a file can have outermost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detected {
+    Plain,
+    Zstd,
+    Gzip,
+    Age,
+}
+
+/// A reader that undoes one layer. It reads frame after frame to the end of its input, in bounded memory.
+pub(super) fn decompressor<'a>(
+    detected: Detected,
+    input: impl Read + 'a,
+) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match detected {
+        Detected::Plain | Detected::Age => Box::new(input),
+        Detected::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
+                zstd::zstd_safe::DCtx::in_size(),
+                input,
+            ))?;
+            decoder.window_log_max(WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+        Detected::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(
+            BufReader::with_capacity(1 << 16, input),
+        )),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn joined_frames_read_as_one_stream() {
+        for compression in [Compression::Zstd(3), Compression::Gzip(6)] {
+            let mut compressor = BlockCompressor::new(compression).unwrap();
+            let mut file = compressor.compress(b"one ".to_vec()).unwrap();
+            file.extend(compressor.compress(b"two".to_vec()).unwrap());
+            let mut plain = String::new();
+            decompressor(detect(&file), &file[..])
+                .unwrap()
+                .read_to_string(&mut plain)
+                .unwrap();
+            assert_eq!(plain, "one two");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_is_an_error() {
+        for compression in [Compression::Zstd(3), Compression::Gzip(6)] {
+            let mut compressor = BlockCompressor::new(compression).unwrap();
+            let file = compressor.compress(vec![7; 100_000]).unwrap();
+            for cut in 4..file.len() {
+                let cut = &file[..cut];
+                let mut plain = Vec::new();
+                let read = decompressor(detect(cut), cut)
+                    .unwrap()
+                    .read_to_end(&mut plain);
+                assert!(read.is_err(), "{compression} cut to {}", cut.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Plain bytes become an archive: digest, blocks, compression on several threads, digest, parts.
+//!
+//! ```text
+//! write() ─ plain digest ─ blocks ─┬─ worker ─┬─ collector: in order, stored digest, parts ─> channel
+//!                                  └─ worker ─┘
+//! ```
+//!
+//! The collector takes blocks in the order in which they were handed out: each block's result has a
+//! channel of its own, and those channels are queued. The queue's length bounds what is in memory.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use bytes::Bytes;
+
+use super::Digester;
+use super::compression::{BlockCompressor, Compression};
+
+/// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
+const BLOCK_BYTES: usize = 2 << 20;
+
+/// What went through a [`Packer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedFacts {
+    /// Size of the plain bytes.
+    pub plain_bytes: u64,
+    /// Their SHA-256 in hex.
+    pub plain_sha256: String,
+    /// Size of what is stored.
+    pub bytes: u64,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// Why an archive could not be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The storage side of the channel is gone; its own error says why.
+    #[error("the storage stopped taking data")]
+    Closed,
+    /// A compressor failed or a thread could not be made.
+    #[error("cannot compress")]
+    Compress(#[source] io::Error),
+}
+
+type Block = io::Result<Vec<u8>>;
+
+struct Job {
+    block: Vec<u8>,
+    done: SyncSender<Block>,
+}
+
+/// Packs one archive. Dropping it without [`Packer::finish`] abandons the archive.
+pub struct Packer {
+    digest: Digester,
+    block: Vec<u8>,
+    jobs: SyncSender<Job>,
+    order: SyncSender<Receiver<Block>>,
+    collector: JoinHandle<Result<Digester, Error>>,
+}
+
+impl Packer {
+    /// Starts the threads of one archive. Its parts, of `part_bytes` each but the last, go to `parts`.
+    pub fn start(
+        compression: Compression,
+        threads: usize,
+        part_bytes: usize,
+        parts: tokio::sync::mpsc::Sender<Bytes>,
+    ) -> Result<Packer, Error> {
+        let threads = match compression {
+            Compression::None => 1,
+            _ => threads.max(1),
+        };
+        // Of each queue's blocks one a thread is being worked on, and one more is ready for whoever is first.
+        let (jobs, todo) = sync_channel::<Job>(1);
+        let (order, ordered) = sync_channel::<Receiver<Block>>(threads + 1);
+        let todo = Arc::new(Mutex::new(todo));
+        for _ in 0..threads {
+            let mut compressor = BlockCompressor::new(compression).map_err(Error::Compress)?;
+            let todo = Arc::clone(&todo);
+            Builder::new()
+                .name("compress".to_owned())
+                .spawn(move || {
+                    loop {
+                        let job = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(job) = job else { return };
+                        // A collector that is gone has given up on the archive.
+                        let _ = job.done.send(compressor.compress(job.block));
+                    }
+                })
+                .map_err(Error::Compress)?;
+        }
+        let collector = Builder::new()
+            .name("collect".to_owned())
+            .spawn(move || collect(&ordered, part_bytes, &parts))
+            .map_err(Error::Compress)?;
+        Ok(Packer {
+            digest: Digester::default(),
+            block: Vec::with_capacity(BLOCK_BYTES),
+            jobs,
+            order,
+            collector,
+        })
+    }
+
+    /// Takes the next plain bytes. Blocks while the storage is behind.
+    pub fn write(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        while !data.is_empty() {
+            let room = BLOCK_BYTES - self.block.len();
+            let (now, later) = data.split_at(room.min(data.len()));
+            self.block.extend_from_slice(now);
+            data = later;
+            if self.block.len() == BLOCK_BYTES {
+                let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
+                self.hand_out(full)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whole blocks are digested, not what comes in: that may be a few bytes at a time.
+    fn hand_out(&mut self, block: Vec<u8>) -> Result<(), Error> {
+        self.digest.update(&block);
+        let (done, result) = sync_channel(1);
+        self.order.send(result).map_err(|_| Error::Closed)?;
+        self.jobs
+            .send(Job { block, done })
+            .map_err(|_| Error::Closed)
+    }
+
+    /// Packs what is left and waits until all of it has been handed to the storage's channel.
+    pub fn finish(mut self) -> Result<PackedFacts, Error> {
+        let last = std::mem::take(&mut self.block);
+        let handed = if last.is_empty() {
+            Ok(())
+        } else {
+            self.hand_out(last)
+        };
+        let Packer {
+            digest,
+            jobs,
+            order,
+            collector,
+            ..
+        } = self;
+        drop((jobs, order));
+        let stored = match collector.join() {
+            Ok(stored) => stored?,
+            Err(_) => return Err(Error::Compress(io::Error::other("the collector panicked"))),
+        };
+        handed?;
+        Ok(PackedFacts {
+            plain_bytes: digest.bytes(),
+            plain_sha256: digest.finish(),
+            bytes: stored.bytes(),
+            sha256: stored.finish(),
+        })
+    }
+}
+
+fn collect(
+    ordered: &Receiver<Receiver<Block>>,
+    part_bytes: usize,
+    parts: &tokio::sync::mpsc::Sender<Bytes>,
+) -> Result<Digester, Error> {
+    let mut digest = Digester::default();
+    let mut part = Vec::new();
+    for result in ordered {
+        let frame = match result.recv() {
+            Ok(frame) => frame.map_err(Error::Compress)?,
+            // The packer was dropped between announcing a block and handing it out.
+            Err(_) => return Err(Error::Closed),
+        };
+        digest.update(&frame);
+        let mut frame = &frame[..];
+        while !frame.is_empty() {
+            if part.capacity() == 0 {
+                part.reserve_exact(part_bytes);
+            }
+            let (now, later) = frame.split_at((part_bytes - part.len()).min(frame.len()));
+            part.extend_from_slice(now);
+            frame = later;
+            if part.len() == part_bytes {
+                send(parts, std::mem::take(&mut part))?;
+            }
+        }
+    }
+    if !part.is_empty() {
+        send(parts, part)?;
+    }
+    Ok(digest)
+}
+
+fn send(parts: &tokio::sync::mpsc::Sender<Bytes>, part: Vec<u8>) -> Result<(), Error> {
+    parts.blocking_send(part.into()).map_err(|_| Error::Closed)
+}

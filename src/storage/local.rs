@@ -1,0 +1,428 @@
+//! A folder on this machine.
+//!
+//! An object is written under a temporary name beside its own, synced, renamed without replacing
+//! anything, and the folder is synced: after a crash at any point it is there whole or not at all.
+//! Folders are made with mode 0700 and files with 0600, for a session dump is full of login tokens.
+//! What root makes takes the owner of the storage's folder, so that a backup by hand does not lock
+//! the daemon out.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Upload, private};
+
+/// How much is read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// A store in a folder of a local file system.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    root: Arc<PathBuf>,
+}
+
+impl LocalStore {
+    /// A store in this folder. Nothing is touched yet; the folder is made when something is written.
+    pub fn new(root: impl Into<PathBuf>) -> LocalStore {
+        LocalStore {
+            root: Arc::new(root.into()),
+        }
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn error(&self, action: String, error: io::Error) -> Error {
+        Error::new(problem_of(&error), self.describe(), action).because(error)
+    }
+
+    async fn open(&self, path: PathBuf, name: &str) -> Result<Box<dyn Reader>, Error> {
+        let (file, bytes) = self
+            .blocking(format!("open {name}"), move |_| {
+                let file = File::open(&path)?;
+                let facts = file.metadata()?;
+                if facts.is_dir() {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                Ok((file, facts.len()))
+            })
+            .await?;
+        Ok(Box::new(LocalReader {
+            store: self.clone(),
+            action: format!("read {name}"),
+            file: Arc::new(file),
+            bytes,
+        }))
+    }
+
+    /// Runs blocking file work off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: String,
+        work: impl FnOnce(&LocalStore) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        match done {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.error(action, error)),
+            Err(panic) => Err(self.error(action, io::Error::other(panic))),
+        }
+    }
+}
+
+/// Which of the contract's problems an I/O error is.
+fn problem_of(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::NotFound => Problem::NotFound,
+        io::ErrorKind::AlreadyExists => Problem::Exists,
+        io::ErrorKind::PermissionDenied => Problem::Denied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::Full,
+        io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::ReadOnlyFilesystem => Problem::Misplaced,
+        _ => Problem::Other,
+    }
+}
+
+impl Store for LocalStore {
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>> {
+        let path = self.path(key);
+        Box::pin(self.blocking(format!("write {key}"), move |_| {
+            private::make_folders(private::parent_of(&path))?;
+            let mut file = private::TemporaryFile::create(&path)?;
+            file.file().write_all(&data)?;
+            file.appear()
+        }))
+    }
+
+    fn upload<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Upload>, Error>> {
+        let path = self.path(key);
+        Box::pin(async move {
+            let file = self
+                .blocking(format!("create {key}"), move |_| {
+                    private::make_folders(private::parent_of(&path))?;
+                    private::TemporaryFile::create(&path)
+                })
+                .await?;
+            let upload: Box<dyn Upload> = Box::new(LocalUpload {
+                store: self.clone(),
+                key: key.clone(),
+                file: Some(file),
+            });
+            Ok(upload)
+        })
+    }
+
+    fn read<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Reader>, Error>> {
+        Box::pin(self.open(self.path(key), key.as_str()))
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ObjectMeta>, Error>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.blocking(format!("list {prefix:?}"), move |store| {
+            let mut found = Vec::new();
+            walk(&store.root, &prefix, &mut found)?;
+            Ok(found)
+        }))
+    }
+
+    fn delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>> {
+        let path = self.path(key);
+        Box::pin(self.blocking(format!("delete {key}"), move |store| {
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            // A folder that is empty now goes too; one that is not stays, and that is no error.
+            let folder = private::parent_of(&path);
+            if folder != store.root.as_path() && fs::remove_dir(folder).is_ok() {
+                return private::sync_folder(private::parent_of(folder));
+            }
+            private::sync_folder(folder)
+        }))
+    }
+
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        Box::pin(self.blocking("look at the free space".to_owned(), |store| {
+            let mut at = store.root.as_path();
+            while !at.try_exists()? {
+                at = private::parent_of(at);
+            }
+            let facts = rustix::fs::statvfs(at)?;
+            Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
+        }))
+    }
+}
+
+/// Collects the objects below a folder; what starts with a dot is unfinished or not ours.
+fn walk(root: &Path, prefix: &str, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
+    let folder = root.join(prefix);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+            continue;
+        };
+        let below = match prefix {
+            "" => name.to_owned(),
+            _ => format!("{prefix}/{name}"),
+        };
+        // What vanishes while it is listed is not there.
+        let facts = match fs::metadata(entry.path()) {
+            Ok(facts) => facts,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if facts.is_dir() {
+            // A folder like lost+found may be closed to us, and is none of ours.
+            match walk(root, &below, found) {
+                Err(error)
+                    if prefix.is_empty() && error.kind() == io::ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        } else if facts.is_file()
+            && let Ok(key) = ObjectKey::new(below.split('/'))
+        {
+            found.push(ObjectMeta {
+                key,
+                bytes: facts.len(),
+                modified: Timestamp::try_from(facts.modified()?).unwrap_or(Timestamp::MIN),
+            });
+        }
+    }
+    Ok(())
+}
+
+struct LocalUpload {
+    store: LocalStore,
+    key: ObjectKey,
+    file: Option<private::TemporaryFile>,
+}
+
+impl Upload for LocalUpload {
+    fn part(&mut self, data: Bytes) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let Some(mut file) = self.file.take() else {
+                // An earlier part failed: the object is lost, and `finish` must not make it appear.
+                return Err(Error::new(
+                    Problem::Other,
+                    self.store.describe(),
+                    format!("go on with {}", self.key),
+                ));
+            };
+            let action = format!("write {}", self.key);
+            let file = self
+                .store
+                .blocking(action, move |_| {
+                    file.file().write_all(&data)?;
+                    Ok(file)
+                })
+                .await?;
+            self.file = Some(file);
+            Ok(())
+        })
+    }
+
+    fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let Some(file) = self.file.take() else {
+                return Err(Error::new(
+                    Problem::Other,
+                    self.store.describe(),
+                    format!("finish {}", self.key),
+                ));
+            };
+            let action = format!("finish {}", self.key);
+            self.store.blocking(action, move |_| file.appear()).await
+        })
+    }
+
+    fn abort(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let file = self.file.take();
+            let folder = self.store.path(&self.key);
+            // Removing the temporary file, and the backup's folder when that leaves it empty.
+            let _ = self
+                .store
+                .blocking(String::new(), move |_| {
+                    drop(file);
+                    let _ = fs::remove_dir(private::parent_of(&folder));
+                    Ok(())
+                })
+                .await;
+        })
+    }
+}
+
+struct LocalReader {
+    store: LocalStore,
+    action: String,
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl Reader for LocalReader {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Error>> {
+        let file = Arc::clone(&self.file);
+        Box::pin(self.store.blocking(self.action.clone(), move |_| {
+            let mut chunk = BytesMut::zeroed(READ_BYTES);
+            let mut filled = 0;
+            while filled < chunk.len() {
+                match (&*file).read(&mut chunk[filled..]) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            chunk.truncate(filled);
+            Ok(chunk.freeze())
+        }))
+    }
+}
+
+/// Opens a file that is not in a store, like an RDB file that somebody brought.
+pub async fn read_file(path: &Path) -> Result<Box<dyn Reader>, Error> {
+    let folder = private::parent_of(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let store = LocalStore::new(folder);
+    store.open(path.to_owned(), &name).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::storage::get;
+
+    fn key(text: &str) -> ObjectKey {
+        ObjectKey::new(text.split('/')).unwrap()
+    }
+
+    async fn keys(store: &LocalStore) -> Vec<String> {
+        let mut keys: Vec<String> = store
+            .list("")
+            .await
+            .unwrap()
+            .iter()
+            .map(|object| object.key.to_string())
+            .collect();
+        keys.sort();
+        keys
+    }
+
+    fn files_below(folder: &Path) -> usize {
+        std::fs::read_dir(folder)
+            .map(|entries| {
+                entries
+                    .map(|entry| match entry.unwrap().path() {
+                        path if path.is_dir() => files_below(&path),
+                        _ => 1,
+                    })
+                    .sum()
+            })
+            .unwrap_or(0)
+    }
+
+    #[tokio::test]
+    async fn an_object_appears_whole_and_private_and_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/b");
+        let store = LocalStore::new(&root);
+        let object = key("sessions/one/dump.rdb");
+        assert!(keys(&store).await.is_empty());
+
+        let mut upload = store.upload(&object).await.unwrap();
+        upload.part(Bytes::from_static(b"first ")).await.unwrap();
+        assert!(keys(&store).await.is_empty(), "listed before it is whole");
+        upload.part(Bytes::from_static(b"second")).await.unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(keys(&store).await, ["sessions/one/dump.rdb"]);
+        assert_eq!(get(&store, &object, 100).await.unwrap(), "first second");
+        assert!(get(&store, &object, 5).await.is_err());
+
+        let again = store.put_new(&object, Bytes::from_static(b"other")).await;
+        assert_eq!(again.unwrap_err().problem, Problem::Exists);
+        let upload = store.upload(&object).await.unwrap();
+        assert_eq!(upload.finish().await.unwrap_err().problem, Problem::Exists);
+        assert_eq!(get(&store, &object, 100).await.unwrap(), "first second");
+        assert_eq!(files_below(&root), 1, "a temporary file was left");
+
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&root.join("sessions/one/dump.rdb")), 0o600);
+        assert_eq!(mode(&root.join("sessions/one")), 0o700);
+        assert_eq!(mode(&root), 0o700);
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_aborted_or_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(folder.path());
+        let mut upload = store.upload(&key("db/id/x")).await.unwrap();
+        upload.part(Bytes::from_static(b"data")).await.unwrap();
+        upload.abort().await;
+        assert!(!folder.path().join("db/id").exists());
+        let mut upload = store.upload(&key("db/id/x")).await.unwrap();
+        upload.part(Bytes::from_static(b"data")).await.unwrap();
+        drop(upload);
+        assert_eq!(files_below(folder.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_takes_its_empty_folder_along_and_deleting_nothing_is_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(folder.path());
+        for name in ["db/id/a", "db/id/b"] {
+            store.put_new(&key(name), Bytes::new()).await.unwrap();
+        }
+        store.delete(&key("db/id/a")).await.unwrap();
+        assert_eq!(keys(&store).await, ["db/id/b"]);
+        store.delete(&key("db/id/b")).await.unwrap();
+        store.delete(&key("db/id/b")).await.unwrap();
+        assert!(!folder.path().join("db/id").exists());
+        let missing = store.read(&key("db/id/b")).await.err().unwrap();
+        assert_eq!(missing.problem, Problem::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_root_that_is_a_file_is_told_as_misplaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("file");
+        std::fs::write(&root, b"").unwrap();
+        let store = LocalStore::new(&root);
+        let put = store.put_new(&key("db/id/x"), Bytes::new()).await;
+        assert_eq!(put.unwrap_err().problem, Problem::Misplaced);
+        let list = store.list("").await;
+        assert_eq!(list.unwrap_err().problem, Problem::Misplaced);
+    }
+
+    #[test]
+    fn a_key_can_leave_the_store_by_no_name() {
+        for bad in ["..", ".", "", "a/b", ".hidden", "a\0b", "a\\b"] {
+            assert!(ObjectKey::new(["db", bad]).is_err(), "{bad:?}");
+        }
+    }
+}

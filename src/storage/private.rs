@@ -1,0 +1,127 @@
+//! Files and folders that only their owner may read, and that appear whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::RenameFlags;
+
+/// Makes a folder and those above it, private, each owned like the nearest one that was there when root makes it.
+pub fn make_folders(path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    while !at.as_os_str().is_empty() && !at.try_exists()? {
+        missing.push(at);
+        match at.parent() {
+            Some(parent) => at = parent,
+            None => break,
+        }
+    }
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {
+                let parent = parent_of(folder);
+                take_owner(parent, folder)?;
+                sync_folder(parent)?;
+            }
+            // Another process made it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// When root, gives `path` the owner of `model`.
+pub fn take_owner(model: &Path, path: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let owner = fs::metadata(model)?;
+        // A folder of root's own, like /var/lib, is no model for anybody.
+        if owner.uid() != 0 {
+            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that holds `path`; `.` for a bare name.
+pub fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes names created in a folder durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Renames without replacing: `AlreadyExists` when the new name is taken.
+pub fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
+    let cwd = rustix::fs::CWD;
+    match rustix::fs::renameat_with(cwd, old, cwd, new, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without that flag: a hard link refuses to replace, too.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            fs::hard_link(old, new)?;
+            fs::remove_file(old)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new private file under a temporary name; gone when dropped before [`TemporaryFile::appear`].
+pub struct TemporaryFile {
+    file: Option<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl TemporaryFile {
+    /// Creates the file beside `path`, whose folder must exist.
+    pub fn create(path: &Path) -> io::Result<TemporaryFile> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut random = [0u8; 6];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let temporary = path.with_file_name(format!(".{name}.{random}.tmp"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let made = TemporaryFile {
+            file: Some(file),
+            temporary,
+            path: path.to_owned(),
+        };
+        take_owner(parent_of(path), &made.temporary)?;
+        Ok(made)
+    }
+
+    /// The file, to be written.
+    pub fn file(&mut self) -> &mut File {
+        self.file
+            .as_mut()
+            .expect("the file is taken only by `appear`, which consumes self")
+    }
+
+    /// Syncs it and gives it its name, durably; `AlreadyExists` when that is taken.
+    pub fn appear(mut self) -> io::Result<()> {
+        self.file().sync_all()?;
+        rename_new(&self.temporary, &self.path)?;
+        self.file = None;
+        sync_folder(parent_of(&self.path))
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // What cannot be removed is debris that no listing shows.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Proving that a store does what it must, with a small object of our own that is gone afterwards.
+
+use bytes::Bytes;
+
+use super::{Error, NamedStore, ObjectKey, Problem, get};
+
+/// The folder that probes are made in; it is no database's, for no listing looks for IDs there.
+const FOLDER: &str = "rdbkeeper-check";
+
+/// What a store proved to do. All of writing, reading, listing and deleting worked, or there is an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Probed {
+    /// Whether it refuses to create what exists.
+    pub create_only: bool,
+    /// Bytes that can still be written, where it can tell.
+    pub free_bytes: Option<u64>,
+}
+
+/// Writes, reads, lists, tries to overwrite and deletes a small object.
+pub async fn probe(storage: &NamedStore) -> Result<Probed, Error> {
+    let store = storage.store.as_ref();
+    let wrong = |what: &str| Error::new(Problem::Other, store.describe(), what);
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).map_err(|error| wrong("find a name").because(error))?;
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = ObjectKey::new([FOLDER, &name])?;
+    let content = Bytes::from(name);
+    store.put_new(&key, content.clone()).await?;
+    let probed = async {
+        if get(store, &key, content.len()).await? != content {
+            return Err(wrong("read back what was written"));
+        }
+        let listed = store.list(FOLDER).await?;
+        if !listed.iter().any(|object| object.key == key) {
+            return Err(wrong("list what was written"));
+        }
+        let create_only = match store.put_new(&key, Bytes::new()).await {
+            Ok(()) => false,
+            Err(error) if error.problem == Problem::Exists => true,
+            Err(error) => return Err(error),
+        };
+        Ok(Probed {
+            create_only,
+            free_bytes: store.free_bytes().await?,
+        })
+    }
+    .await;
+    store.delete(&key).await?;
+    probed
+}

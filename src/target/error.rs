@@ -1,0 +1,237 @@
+//! What can go wrong while keys are written.
+
+use std::path::PathBuf;
+
+use crate::failure::{Failure, Kind};
+use crate::rdb::{Damage, Unknown};
+use crate::server::{self, Code, ServerError};
+
+/// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server could not be asked.
+    #[error("cannot look at the target {place}")]
+    Target {
+        /// The server.
+        place: String,
+        /// Why.
+        source: Box<server::Error>,
+    },
+    /// A key's name is damaged: compressed, and does not inflate.
+    #[error("a key's name in the backup is damaged: {0}")]
+    KeyName(Damage),
+    /// The file can't be read key by key.
+    #[error("from byte {offset} on the backup is opaque: {what}")]
+    Opaque {
+        /// Where.
+        offset: u64,
+        /// What is not known.
+        what: Unknown,
+    },
+    /// The backup does not say when it was taken, and `--ttl shift` needs it.
+    #[error("this file does not say when it was written")]
+    NoSnapshotTime,
+    /// Whoever takes the keys has stopped; what it says is the reason.
+    #[error("the target takes no more keys")]
+    Stopped,
+    /// A key appeared on the target while the restore ran, and the policy is to fail.
+    #[error(
+        "{key} appeared in database {db} of {place} while the restore ran; {written} keys were written"
+    )]
+    Appeared {
+        /// The server.
+        place: String,
+        /// The key.
+        key: String,
+        /// The database.
+        db: u32,
+        /// Keys written, all in all.
+        written: u64,
+    },
+    /// The server refuses to go on: out of memory, read-only, and the like.
+    #[error("{place} refused to take more keys; {written} were written, {rest}")]
+    Refused {
+        /// The server.
+        place: String,
+        /// Keys written.
+        written: u64,
+        /// How many were not, in words.
+        rest: String,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
+    },
+    /// Some keys were refused, the others written.
+    #[error(
+        "{place} refused {failed} of the keys, {written} were written; the first was {key} in database {db}"
+    )]
+    Keys {
+        /// The server.
+        place: String,
+        /// Keys refused.
+        failed: u64,
+        /// Keys written.
+        written: u64,
+        /// The first.
+        key: String,
+        /// Its database.
+        db: u32,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
+    },
+    /// The connection was lost.
+    #[error("the connection to {place} was lost; {written} keys were written for certain")]
+    Lost {
+        /// The server.
+        place: String,
+        /// Keys that the server confirmed.
+        written: u64,
+        /// Why.
+        source: Box<server::Error>,
+    },
+    /// The user stopped it.
+    #[error("stopped; {written} keys were written to {place}, {rest}")]
+    Cancelled {
+        /// The server.
+        place: String,
+        /// Keys written.
+        written: u64,
+        /// How many were not, in words.
+        rest: String,
+    },
+    /// A function library could not be loaded.
+    #[error("the function library {name} cannot be loaded into {place}; no key was written")]
+    Function {
+        /// The server.
+        place: String,
+        /// The library.
+        name: String,
+        /// Why.
+        source: Box<server::Error>,
+    },
+    /// There is a file already.
+    #[error("{path} exists already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The path names a folder, or nothing.
+    #[error("{path} is not a file's path")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// `create`, `write`, `sync`, `rename`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The server could not be asked.
+    pub(crate) fn target(place: &str, source: server::Error) -> Error {
+        Error::Target {
+            place: place.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let (kind, hint): (Kind, Option<&str>) = match &error {
+            Error::Target { source, .. } | Error::Function { source, .. } => {
+                let inner = kind_and_hint(source);
+                return with_causes(inner.0, inner.1, &error);
+            }
+            Error::Lost { source, .. } => {
+                let (kind, _) = kind_and_hint(source);
+                let hint = "restore again with --on-conflict replace once the server is back: what is there already is written once more";
+                return with_causes(kind, Some(hint.to_owned()), &error);
+            }
+            Error::KeyName(_) => (Kind::Damaged, Some("use another copy or another backup")),
+            Error::Opaque { .. } => (
+                Kind::Refused,
+                Some(
+                    "restore the whole of it with --to-file and let the server that wrote it load the file, or use a newer rdbkeeper",
+                ),
+            ),
+            Error::NoSnapshotTime => (Kind::Usage, Some("use --ttl keep or strip")),
+            Error::Stopped => (Kind::Failed, None),
+            Error::Appeared { .. } => (
+                Kind::Refused,
+                Some("stop what writes to the target, or say --on-conflict skip or replace"),
+            ),
+            Error::Refused { reply, .. } => match reply.code {
+                Code::Oom => (
+                    Kind::Unavailable,
+                    Some(
+                        "the target has reached `maxmemory`: raise it or free memory, then restore again with --on-conflict skip",
+                    ),
+                ),
+                Code::NoPerm => (
+                    Kind::Forbidden,
+                    Some("the target's user needs +restore and +select, and the keys (~*)"),
+                ),
+                Code::NoAuth => (Kind::Auth, Some("give the target's password")),
+                Code::ReadOnly => (
+                    Kind::Refused,
+                    Some("the target is a replica: restore to its primary"),
+                ),
+                _ => (
+                    Kind::Unavailable,
+                    Some("see the target's log; then restore again with --on-conflict skip"),
+                ),
+            },
+            Error::Keys { .. } => (
+                Kind::Failed,
+                Some("--show-keys names the key; a module's values need the module on the target"),
+            ),
+            Error::Cancelled { .. } => (
+                Kind::Interrupted,
+                Some("restore again with --on-conflict skip to write only what is missing"),
+            ),
+            Error::Exists { .. } => (
+                Kind::Refused,
+                Some("name another path, or say --yes to replace the file"),
+            ),
+            Error::NotAFile { .. } => (Kind::Usage, Some("name the file that is to be written")),
+            Error::File { source, .. } => (
+                Kind::Storage,
+                match source.kind() {
+                    std::io::ErrorKind::NotFound => Some("make its folder first"),
+                    std::io::ErrorKind::PermissionDenied => {
+                        Some("choose a folder that you may write to")
+                    }
+                    std::io::ErrorKind::StorageFull => {
+                        Some("free some space, or choose another disk")
+                    }
+                    _ => None,
+                },
+            ),
+        };
+        let hint = hint.map(str::to_owned);
+        with_causes(kind, hint, &error)
+    }
+}
+
+fn kind_and_hint(source: &server::Error) -> (Kind, Option<String>) {
+    (source.kind(), source.hint())
+}
+
+fn with_causes(kind: Kind, hint: Option<String>, error: &Error) -> Failure {
+    let mut failure = Failure::new(kind, error.to_string());
+    failure.hint = hint;
+    match std::error::Error::source(error) {
+        Some(source) => failure.caused_by(source),
+        None => failure,
+    }
+}

@@ -1,0 +1,215 @@
+//! The files that come with the program, and what a configuration means.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rdbkeeper::config::{Compression, Config, Environment, Method, StorageConfig};
+
+use super::{parse, urls, user};
+
+#[test]
+fn every_file_in_config_parses() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        if let Err(error) = Config::parse(&path, &text, &user(), &urls) {
+            panic!("{}: {}", path.display(), super::told(error));
+        }
+        // What is commented out is right too, each key alone: people uncomment it.
+        for (number, line) in text.lines().enumerate() {
+            let Some((key, _)) = line
+                .strip_prefix("# ")
+                .and_then(|rest| rest.split_once('='))
+            else {
+                continue;
+            };
+            if !key
+                .trim()
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            {
+                continue;
+            }
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines[number] = &line[2..];
+            let mut text = lines.join("\n");
+            if key.trim() == "tls" {
+                text = text.replace("\"redis://", "\"rediss://");
+            }
+            let environment = user().with("REDIS_PASSWORD", "x");
+            if let Err(error) = Config::parse(&path, &text, &environment, &urls) {
+                panic!("{}: {line}: {}", path.display(), super::told(error));
+            }
+        }
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
+#[test]
+fn the_example_and_the_reference_name_every_key_and_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rdbkeeper.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let example = Config::parse(&path, &text, &user(), &urls).unwrap();
+    // Asking for a key that does not exist lists those that do.
+    let unknown = super::refused(
+        "[daemon]\nzzzz = 1\n[storage.a]\nzzzz = 1\n[[database]]\nzzzz = 1\ntls = { zzzz = 1 }",
+    );
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let reference = fs::read_to_string(docs).unwrap();
+    let mut keys = 0;
+    for list in unknown
+        .lines()
+        .filter_map(|line| line.split_once("it takes "))
+    {
+        for key in list.1.split(", ") {
+            let mentioned = text
+                .lines()
+                .any(|line| line.contains(&format!("{key} ")) && line.contains('='));
+            assert!(mentioned, "config/rdbkeeper.toml does not show `{key}`");
+            let explained =
+                reference.contains(&format!("`{key}`")) || reference.contains(&format!("{key} ="));
+            assert!(explained, "docs/configuration.md does not explain `{key}`");
+            keys += 1;
+        }
+    }
+    assert!(keys > 20, "{unknown}");
+    // What it shows as set is what holds without it.
+    let plain = parse(
+        "[storage.disk]\nkind = \"local\"\npath = \"/b\"\n[[database]]\nname = \"sessions\"\nurl = \"redis://localhost:6379\"",
+    );
+    let mut plain = plain.unwrap().databases.remove(0);
+    plain.databases = Some(vec![0, 1]);
+    assert_eq!(example.databases[0], plain);
+}
+
+#[test]
+fn the_websauna_file_keeps_sessions_and_celery_apart() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/websauna.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let config = Config::parse(&path, &text, &user(), &urls).unwrap();
+    let databases: Vec<_> = config
+        .databases
+        .iter()
+        .map(|database| (database.name.as_str(), database.databases.clone()))
+        .collect();
+    assert_eq!(
+        databases,
+        [("sessions", Some(vec![1])), ("celery", Some(vec![3]))]
+    );
+}
+
+#[test]
+fn a_database_takes_what_it_does_not_say_from_the_defaults() {
+    let config = parse(
+        r#"
+        [storage.near]
+        kind = "local"
+        path = "archive"
+        [storage.far]
+        kind = "local"
+        path = "/mnt/far"
+        [defaults]
+        method = "scan"
+        timeout = 90
+        databases = [7, 5]
+        storage = ["far"]
+        username = "backup"
+        password = "x"
+        scan_max_value = 1024
+        [[database]]
+        name = "a"
+        url = "redis://one"
+        [[database]]
+        name = "b"
+        url = "redis://me:pw@two/3"
+        method = "replication"
+        timeout = "1h30m"
+        storage = ["near", "far"]
+        compression = "gzip"
+        shrink_guard = 1
+        scan_batch = 10
+        "#,
+    )
+    .unwrap();
+    let [a, b] = config.databases.as_slice() else {
+        panic!("two databases");
+    };
+    assert_eq!(a.method, Method::Scan);
+    assert_eq!(a.timeout, Duration::from_secs(90));
+    assert_eq!(a.databases, Some(vec![5, 7]));
+    assert_eq!(a.storage.len(), 1);
+    assert_eq!(a.username.as_deref(), Some("backup"));
+    assert!(a.password.is_some());
+    assert_eq!(a.scan_max_value, 1024);
+    assert_eq!(a.compression, Compression::Zstd(3));
+    assert_eq!(b.method, Method::Replication);
+    assert_eq!(b.timeout, Duration::from_secs(5400));
+    // The URL is nearer than the defaults.
+    assert_eq!(b.databases, Some(vec![3]));
+    assert_eq!((&b.username, &b.password), (&None, &None));
+    assert_eq!(b.storage.len(), 2);
+    assert_eq!(b.compression, Compression::Gzip(6));
+    assert_eq!((b.shrink_guard, b.scan_batch), (1.0, 10));
+    // A relative path is taken from where the configuration lies.
+    assert_eq!(
+        config.storages["near"],
+        StorageConfig::Local {
+            path: PathBuf::from("/etc/x/archive")
+        }
+    );
+    assert_eq!(config.origin, Some(PathBuf::from("/etc/x/rdbkeeper.toml")));
+}
+
+#[test]
+fn without_a_storage_backups_lie_in_the_users_state_folder() {
+    let config = parse("[[database]]\nname = \"a\"\nurl = \"redis://h\"").unwrap();
+    let path = PathBuf::from("/home/user/.local/state/rdbkeeper/backups");
+    assert_eq!(config.storages["local"], StorageConfig::Local { path });
+    assert_eq!(
+        config.databases[0].storage,
+        [config.storage("local").unwrap().0.clone()]
+    );
+    let path = Path::new("/etc/x.toml");
+    let homeless = Environment::in_folder("/");
+    let error = Config::parse(
+        path,
+        "[[database]]\nname = \"a\"\nurl = \"redis://h\"",
+        &homeless,
+        &urls,
+    );
+    assert!(super::told(error.unwrap_err()).contains("HOME"));
+}
+
+#[test]
+fn variables_are_expanded_in_every_string() {
+    let environment = user()
+        .with("NAME", "web")
+        .with("WHERE", "/srv")
+        .with("HOW", "scan")
+        .with("LONG", "2m");
+    let text = r#"
+        [storage.disk]
+        kind = "local"
+        path = "${WHERE}/backups"
+        [[database]]
+        name = "${NAME}"
+        url = "redis://${NAME}.internal"
+        method = "${HOW}"
+        timeout = "${LONG}"
+        storage = ["disk"]
+        username = "$${NAME}"
+    "#;
+    let config = Config::parse(Path::new("/x.toml"), text, &environment, &urls).unwrap();
+    let database = &config.databases[0];
+    assert_eq!(database.name.as_str(), "web");
+    assert_eq!(database.url.expose(), "redis://web.internal");
+    assert_eq!(database.method, Method::Scan);
+    assert_eq!(database.timeout, Duration::from_secs(120));
+    assert_eq!(database.username.as_deref(), Some("${NAME}"));
+    let path = PathBuf::from("/srv/backups");
+    assert_eq!(config.storages["disk"], StorageConfig::Local { path });
+}

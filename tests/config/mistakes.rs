@@ -1,0 +1,238 @@
+//! What is told of a configuration that is wrong.
+
+use rdbkeeper::config::{Config, ConfigError};
+
+use super::{parse, refused, urls, user};
+
+/// The mistakes as `line:column`.
+fn places(text: &str) -> Vec<(usize, usize)> {
+    match parse(text) {
+        Err(ConfigError::Mistakes(mistakes)) => mistakes
+            .list
+            .iter()
+            .map(|mistake| (mistake.line.unwrap_or(0), mistake.column.unwrap_or(0)))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn five_mistakes_are_told_at_once_with_their_lines() {
+    let text = r#"[storage.disk]
+kind = "local"
+path = 7
+
+[[database]]
+name = "Sessions"
+url = "http://localhost"
+timeout = "soon"
+compresion = "zstd"
+"#;
+    assert_eq!(places(text), [(3, 8), (6, 8), (7, 7), (8, 11), (9, 1)]);
+    let told = refused(text);
+    assert!(
+        told.starts_with("there are 5 mistakes in the configuration /etc/x/rdbkeeper.toml"),
+        "{told}"
+    );
+    for part in [
+        "/etc/x/rdbkeeper.toml:3:8: `path` is a string, not an integer",
+        "3 | path = 7\n  |        ^",
+        "`name`: `Sessions` is not a name",
+        "`url`: `http://` is not a server URL",
+        "`timeout`: `soon` is not a duration: write \"90s\"",
+        "unknown key `compresion` in [[database]]; did you mean `compression`?",
+        "9 | compresion = …\n  | ^^^^^^^^^^",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+#[test]
+fn each_mistake_says_what_would_be_right() {
+    let mut wrong = Vec::new();
+    let database = |keys: &str| format!("[[database]]\nname = \"a\"\nurl = \"redis://h\"\n{keys}");
+    for (text, part) in [
+        ("", "no database is configured"),
+        (
+            "[database]\nname = \"a\"\nurl = \"redis://h\"",
+            "written [[database]]",
+        ),
+        ("database = []", "`database` is empty"),
+        ("database = [1]", "a database is a table"),
+        ("[[database]]\nurl = \"redis://h\"", "has no `name`"),
+        ("[[database]]\nname = \"a\"", "has no `url`"),
+        (
+            "[[database]]\nname = \"latest\"\nurl = \"redis://h\"",
+            "`latest` cannot be a name",
+        ),
+        (
+            &database("[[databases]]\nname = \"a\""),
+            "unknown key `databases` in the top level; did you mean `database`?",
+        ),
+        (
+            &database("[deamon]"),
+            "unknown key `deamon` in the top level; did you mean `daemon`?",
+        ),
+        (
+            "storage = 1\n[[database]]\nname = \"a\"\nurl = \"redis://h\"",
+            "`storage` is a table",
+        ),
+        (
+            &database("[storage]\nkind = \"local\""),
+            "belongs under [storage.NAME]",
+        ),
+        (&database("[storage]"), "[storage] holds no storage"),
+        (&database("[storage.a]\npath = \"/x\""), "has no `kind`"),
+        (&database("[storage.a]\nkind = \"local\""), "has no `path`"),
+        (
+            &database("[storage.a]\nkind = \"s3\"\nbucket = \"b\""),
+            "`kind` = \"s3\" is not supported by this version",
+        ),
+        (
+            &database("[storage.A]\nkind = \"local\"\npath = \"x\""),
+            "is not a name",
+        ),
+        (
+            &database("storage = [\"dsk\"]\n[storage.disk]\nkind = \"local\"\npath = \"/x\""),
+            "there is no storage `dsk`; did you mean `disk`?",
+        ),
+        (
+            &database("storage = [\"far\"]"),
+            "configure it: [storage.far]",
+        ),
+        (&database("storage = \"disk\""), "an array of strings"),
+        (&database("storage = []"), "`storage` is empty"),
+        (
+            &database("storage = [\"local\", \"local\"]"),
+            "names `local` twice",
+        ),
+        (&database("databases = []"), "`databases` is empty"),
+        (&database("databases = [1, 1]"), "names 1 twice"),
+        (&database("databases = [-1]"), "not -1"),
+        (&database("databases = [1.5]"), "an array of whole numbers"),
+        (&database("databases = 1"), "not an integer"),
+        (&database("method = \"dump\""), "write \"auto\""),
+        (&database("compression = \"zstd:20\""), "\"zstd:19\""),
+        (
+            &database("shrink_guard = 1.5"),
+            "a number from 0 to 1, not 1.5",
+        ),
+        (&database("shrink_guard = nan"), "a number from 0 to 1"),
+        (&database("scan_batch = 0"), "a whole number from 1"),
+        (&database("scan_max_value = \"1 lot\""), "is not a size"),
+        (
+            &database("max_keys_per_second = -5"),
+            "a whole number from 0 on, not -5",
+        ),
+        (&database("timeout = 0"), "at least one second"),
+        (&database("timeout = true"), "a duration like \"15m\""),
+        (&database("timeout = -3"), "is not a duration"),
+        (&database("shared = 1"), "true or false, not an integer"),
+        (&database("rdb_path = \"dump.rdb\""), "an absolute path"),
+        (&database("username = \"\""), "`username` is empty"),
+        (&database("username = \"${NOT_SET}\""), "NOT_SET is not set"),
+        (&database("username = \"${NOT_SET\""), "is not closed"),
+        (
+            &database("password = \"a\"\npassword_file = \"b\""),
+            "exclude each other",
+        ),
+        (
+            &database("tls = { ca_file = \"x\" }"),
+            "write rediss:// instead",
+        ),
+        (
+            &database("tls = { cert_file = \"x\" }").replace("redis:", "rediss:"),
+            "give both or none",
+        ),
+        (
+            &database("tls = { cafile = \"x\" }").replace("redis:", "rediss:"),
+            "did you mean `ca_file`?",
+        ),
+        (&database("tls = true"), "`tls` is a table"),
+        (
+            &database("replica_url = \"redis://r/4\""),
+            "another database than `url`",
+        ),
+        (
+            &database("keep = { last = 1 }"),
+            "`keep` in [[database]] is not supported by this version",
+        ),
+        (
+            &database("schedule = \"* * * * *\""),
+            "not supported by this version",
+        ),
+        (
+            &database("[[database.sessions]]\nstore = \"pyramid\""),
+            "`sessions` in [[database]] is not supported",
+        ),
+        (
+            &database("[daemon]\nlisten = \"127.0.0.1:1\""),
+            "`listen` in [daemon] is not supported",
+        ),
+        (&database("[daemon]\nthreads = 0"), "a whole number from 1"),
+        (
+            &database("[defaults]\nname = \"x\""),
+            "`name` has no default",
+        ),
+        (
+            "[[database]]\nname = \"a\"\nurl = \"redis://h/1\"\ndatabases = [1]",
+            "exclude each other",
+        ),
+        (
+            "[[database]]\nname = \"a\"\nurl = \"redis://me:pw@h\"\nusername = \"b\"",
+            "stands in `url` already",
+        ),
+        (
+            "[[database]]\nname = \"a\"\nurl = \"redis://h\"\n[[database]]\nname = \"a\"\nurl = \"redis://i\"",
+            "another database `a` already",
+        ),
+    ] {
+        let told = refused(text);
+        if !told.contains(part) || !told.starts_with("there is a mistake") {
+            wrong.push(format!(
+                "{text}\n-- expected --\n{part}\n-- told --\n{told}\n"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n==========\n"));
+}
+
+#[test]
+fn syntax_errors_are_told_together_with_what_they_did_not_cause() {
+    let text = "[[database]]\nname = \"a\nurl = \"redis://h\"\nmethod = \"dump\"\nshared = maybe\n";
+    let told = refused(text);
+    for part in [
+        "rdbkeeper.toml:2:",
+        "rdbkeeper.toml:4:10: `method`",
+        "rdbkeeper.toml:5:",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    // The name is there, only broken.
+    assert!(!told.contains("has no `name`"), "{told}");
+}
+
+#[test]
+fn a_key_given_twice_is_a_mistake_with_its_line() {
+    let text = "[[database]]\nname = \"a\"\nurl = \"redis://h\"\nshared = true\nshared = false\n";
+    let told = refused(text);
+    assert!(told.contains("rdbkeeper.toml:5:1: duplicate key"), "{told}");
+}
+
+#[test]
+fn whatever_the_bytes_reading_ends_with_an_answer() {
+    // Cut at every byte, and with every byte replaced, a file is read or refused, and never a panic.
+    let text = include_str!("../../config/rdbkeeper.toml");
+    let path = std::path::Path::new("/x.toml");
+    for (end, _) in text.char_indices() {
+        let _ = Config::parse(path, &text[..end], &user(), &urls);
+    }
+    for (at, c) in text.char_indices() {
+        for other in ["\"", "[", "=", "ä"] {
+            let changed = format!("{}{other}{}", &text[..at], &text[at + c.len_utf8()..]);
+            if let Err(error) = Config::parse(path, &changed, &user(), &urls) {
+                assert!(!super::told(error).is_empty());
+            }
+        }
+    }
+}
