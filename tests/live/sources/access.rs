@@ -7,8 +7,8 @@ use rdbkeeper::server::tls::TlsFiles;
 use rdbkeeper::server::{Code, Endpoint, Error, Secret};
 use rdbkeeper::source::{self, Choice, Method, Request, plan};
 
+use super::dumping::{block_on, by, endpoint, fail, take, verified};
 use crate::cmd;
-use crate::dumping::{block_on, by, endpoint, fail, take, verified};
 use crate::support::data;
 use crate::support::servers::{self, Options, Server, free_port};
 
@@ -333,7 +333,12 @@ fn a_file_that_may_not_be_read_names_the_right_and_the_group() {
     ] {
         set(folder_mode, file_mode);
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "access::as_nobody", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "sources::access::as_nobody",
+                "--ignored",
+                "--nocapture",
+            ])
             .env("RDBKEEPER_TEST_URL", server.url())
             .current_dir("/")
             .uid(65534)

@@ -2,8 +2,8 @@
 
 use rdbkeeper::source::{Consistency, Method, Request};
 
+use super::dumping::{by, endpoint, loaded, take, verified};
 use crate::cmd;
-use crate::dumping::{by, endpoint, loaded, take, verified};
 use crate::support::compare::{Contents, assert_same};
 use crate::support::data;
 use crate::support::servers::{self, Options, Server};
@@ -97,7 +97,7 @@ fn a_value_beyond_what_memory_should_hold_passes_in_pieces() {
     client.run(cmd!["CONFIG", "SET", "rdbcompression", "no"]);
     client.run(cmd!["SETRANGE", "huge", 200 << 20, "end"]);
     for method in Method::ALL {
-        let summary = crate::dumping::block_on(async {
+        let summary = super::dumping::block_on(async {
             let dump = rdbkeeper::source::open(by(method, &server)).await.unwrap();
             let (sender, mut receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(4);
             let pump = tokio::spawn(dump.pump(sender));
@@ -175,7 +175,7 @@ fn a_dump_does_not_count_as_a_replica_that_has_the_data() {
         }
         client.run(cmd!["CONFIG", "SET", "min-replicas-to-write", 1]);
         let request = by(Method::Replication, &server);
-        crate::dumping::block_on(async {
+        super::dumping::block_on(async {
             let dump = rdbkeeper::source::open(request).await.unwrap();
             let reply = client.attempt(cmd!["SET", "k", "v"]).unwrap();
             let refused = |text: &str| text.starts_with("NOREPLICAS");
@@ -183,7 +183,7 @@ fn a_dump_does_not_count_as_a_replica_that_has_the_data() {
             client.run(cmd!["CONFIG", "SET", "min-replicas-to-write", 0]);
             client.run(cmd!["SET", "k", "v"]);
             assert_eq!(client.run(cmd!["WAIT", 1, 20]).int(), 0);
-            crate::dumping::collect(dump).await.unwrap();
+            super::dumping::collect(dump).await.unwrap();
             assert_eq!(client.run(cmd!["WAIT", 1, 20]).int(), 0);
         });
     });
@@ -238,7 +238,7 @@ fn auto_goes_down_to_what_the_server_knows() {
             assert_eq!(taken.method, method, "{kind} without {hidden:?}");
             assert_eq!(verified(&taken.bytes).keys(), 1);
             assert!(taken.reasons.len() > 1, "{:?}", taken.reasons);
-            let plan = crate::dumping::block_on(rdbkeeper::source::plan(&Request::new(endpoint(
+            let plan = super::dumping::block_on(rdbkeeper::source::plan(&Request::new(endpoint(
                 &server.url(),
             ))))
             .unwrap();

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use rdbkeeper::source::{Choice, Error, Method, Request, open};
 use rustix::process::Signal;
 
+use super::dumping::{block_on, by, endpoint, fail};
 use crate::cmd;
-use crate::dumping::{block_on, by, endpoint, fail};
 use crate::support::data::{self, Random};
 use crate::support::servers::{self, Options, Server};
 

@@ -3,8 +3,8 @@
 use rdbkeeper::failure::{Failure, Kind};
 use rdbkeeper::source::{Error, Method, Request};
 
+use super::dumping::{by, endpoint, fail, take, verified};
 use crate::cmd;
-use crate::dumping::{by, endpoint, fail, take, verified};
 use crate::support::data;
 use crate::support::poll::until;
 use crate::support::servers::{self, Options, Server, free_port};

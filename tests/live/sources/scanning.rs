@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rdbkeeper::source::{Error, Method, open};
 
+use super::dumping::{block_on, by, collect, fail, loaded, take, verified};
 use crate::cmd;
-use crate::dumping::{block_on, by, collect, fail, loaded, take, verified};
 use crate::support::compare::{assert_same, keys};
 use crate::support::data::{self, Random};
 use crate::support::servers::{self, Server};

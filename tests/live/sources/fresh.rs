@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rdbkeeper::source::{Choice, Error, Method, Request, open};
 
+use super::dumping::{block_on, by, collect, endpoint, fail, take, try_take, verified};
 use crate::cmd;
-use crate::dumping::{block_on, by, collect, endpoint, fail, take, try_take, verified};
 use crate::support::data;
 use crate::support::poll::until;
 use crate::support::servers::{self, Options, Server};
