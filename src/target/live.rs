@@ -127,7 +127,13 @@ where
     .await;
     tally.conclude(ended)?;
     // Only now: when the pump has stopped, the reader's complaint is that nobody takes its batches.
-    let sender = read?;
+    let written = tally.written.keys;
+    let sender = read.map_err(|failure| {
+        failure.context(format!(
+            "the backup could not be read to its end; {written} keys were written to {}",
+            facts.place
+        ))
+    })?;
     Ok(Written {
         expired: sender.expired,
         left_out: sender.left_out,
