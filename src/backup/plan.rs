@@ -70,8 +70,10 @@ mod tests {
     }
 
     fn names(groups: &[Vec<Job>]) -> Vec<Vec<&str>> {
-        let names = |group: &Vec<Job>| group.iter().map(|job| job.name.as_str()).collect();
-        groups.iter().map(|group| names(group)).collect()
+        groups
+            .iter()
+            .map(|group| group.iter().map(|job| job.name.as_str()).collect())
+            .collect()
     }
 
     #[test]

@@ -179,8 +179,7 @@ pub async fn prepare<B: Backup>(
     .await?;
     route.snapshot_ms = survey.snapshot_ms;
     if let Some(into) = request.into {
-        let meant = survey.meant_databases(&route.filters);
-        plan::into_one(&mut route, into, &meant)?;
+        plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
     let targets = plan::target_databases(&survey, &route);
     let list: Vec<DbIndex> = targets.iter().copied().collect();
@@ -315,8 +314,7 @@ pub async fn to_file<B: Backup>(
     let survey = survey_of(&backup, &route, None, None, &request, &progress, &cancel).await?;
     route.snapshot_ms = survey.snapshot_ms;
     if let Some(into) = request.into {
-        let meant = survey.meant_databases(&route.filters);
-        plan::into_one(&mut route, into, &meant)?;
+        plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
     let plan = Plan::of(&plan::Ingredients {
         place: &target,
@@ -478,10 +476,7 @@ async fn flush(
     if databases.is_empty() {
         return Ok(());
     }
-    let wrap = |source| Error::Target {
-        place: facts.place.clone(),
-        source,
-    };
+    let wrap = |source| Error::target(&facts.place, source);
     let mut wire = endpoint.wire().await.map_err(wrap)?;
     for db in databases {
         wire.call(&[b"SELECT", db.to_string().as_bytes()])
@@ -496,7 +491,9 @@ async fn flush(
         };
         wire.call(words).await.map_err(wrap)?;
     }
-    while facts.info.maxmemory > 0 {
+    // Without a limit there is nothing to wait for.
+    let mut waiting = facts.info.maxmemory > 0;
+    while waiting {
         let text = wire
             .call(&[b"INFO", b"memory"])
             .await
@@ -507,10 +504,10 @@ async fn flush(
         let pending = info
             .get("lazyfree_pending_objects")
             .is_some_and(|pending| pending != "0");
-        if !pending || cancel.is_cancelled() {
-            break;
+        waiting = pending && !cancel.is_cancelled();
+        if waiting {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }
@@ -531,10 +528,10 @@ async fn load(
     if wanted.is_empty() {
         return Ok(0);
     }
-    let mut wire = endpoint.wire().await.map_err(|source| Error::Target {
-        place: facts.place.clone(),
-        source,
-    })?;
+    let mut wire = endpoint
+        .wire()
+        .await
+        .map_err(|source| Error::target(&facts.place, source))?;
     for (library, fate) in &wanted {
         let mut words: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
         if *fate == LibraryFate::Replace {
@@ -544,7 +541,7 @@ async fn load(
         wire.call(&words).await.map_err(|source| Error::Function {
             place: facts.place.clone(),
             name: library.name.clone(),
-            source,
+            source: Box::new(source),
         })?;
     }
     Ok(wanted.len() as u64)

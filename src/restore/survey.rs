@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
-use crate::rdb::{DbIndex, Event, FileVersion, Handler, KeyHead, Unknown, ValueType};
+use crate::rdb::{DbIndex, Event, Family, FileVersion, Handler, KeyHead, Unknown, ValueType};
 use crate::selection::{Filters, KeyNames, shown};
 use crate::target::{Error, Fate, Route};
 
@@ -253,9 +253,7 @@ impl Surveyor {
         let Holds { rdb, .. } = holds;
         if footer_version_for(head.value_type, rdb.family, rdb.number).is_none() {
             self.unheld(Unheld::Type(head.value_type), head.db, key);
-        } else if !head.meta.is_empty()
-            && !(rdb.family == crate::rdb::Family::Redis && rdb.number >= METADATA_SINCE)
-        {
+        } else if !head.meta.is_empty() && !knows_metadata(rdb) {
             self.unheld(Unheld::Metadata, head.db, key);
         } else {
             let mut sample = self
@@ -330,6 +328,10 @@ impl Handler for Surveyor {
         }
         Ok(())
     }
+}
+
+fn knows_metadata(rdb: FileVersion) -> bool {
+    rdb.family == Family::Redis && rdb.number >= METADATA_SINCE
 }
 
 /// The databases whose keys meet those of another database on the target.

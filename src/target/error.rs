@@ -16,7 +16,7 @@ pub enum Error {
         /// The server.
         place: String,
         /// Why.
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// A key's name is damaged: compressed, and does not inflate.
     #[error("a key's name in the backup is damaged: {0}")]
@@ -60,11 +60,11 @@ pub enum Error {
         rest: String,
         /// What it said.
         #[source]
-        reply: ServerError,
+        reply: Box<ServerError>,
     },
     /// Some keys were refused, the others written.
     #[error(
-        "{failed} keys were refused by {place}, {written} were written; the first was {key} in database {db}"
+        "{place} refused {failed} of the keys, {written} were written; the first was {key} in database {db}"
     )]
     Keys {
         /// The server.
@@ -79,7 +79,7 @@ pub enum Error {
         db: u32,
         /// What it said.
         #[source]
-        reply: ServerError,
+        reply: Box<ServerError>,
     },
     /// The connection was lost.
     #[error("the connection to {place} was lost; {written} keys were written for certain")]
@@ -89,7 +89,7 @@ pub enum Error {
         /// Keys that the server confirmed.
         written: u64,
         /// Why.
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// The user stopped it.
     #[error("stopped; {written} keys were written to {place}, {rest}")]
@@ -109,7 +109,7 @@ pub enum Error {
         /// The library.
         name: String,
         /// Why.
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// There is a file already.
     #[error("{path} exists already")]
@@ -133,6 +133,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// The server could not be asked.
+    pub(crate) fn target(place: &str, source: server::Error) -> Error {
+        Error::Target {
+            place: place.to_owned(),
+            source: Box::new(source),
+        }
+    }
 }
 
 impl From<Error> for Failure {

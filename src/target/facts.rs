@@ -62,7 +62,7 @@ impl TargetFacts {
         let place = endpoint.place();
         ask(endpoint)
             .await
-            .map_err(|source| Error::Target { place, source })
+            .map_err(|source| Error::target(&place, source))
     }
 
     /// Whether it takes ABSTTL, IDLETIME and FREQ: from Redis 5.0 on.
@@ -79,10 +79,7 @@ impl TargetFacts {
         endpoint: &Endpoint,
         databases: &[DbIndex],
     ) -> Result<Vec<DbIndex>, Error> {
-        let wrap = |source| Error::Target {
-            place: self.place.clone(),
-            source,
-        };
+        let wrap = |source| Error::target(&self.place, source);
         let mut lacking = Vec::new();
         let mut wire = endpoint.wire().await.map_err(wrap)?;
         for db in databases {

@@ -237,7 +237,7 @@ pub struct Rewrite {
 enum State {
     /// The version is not known yet.
     Waiting(PendingFile),
-    Writing(Writer<PendingFile>, PathBuf),
+    Writing(Box<Writer<PendingFile>>, PathBuf),
     Gone,
 }
 
@@ -307,7 +307,7 @@ impl Rewrite {
                 path: path.clone(),
                 source,
             })?;
-            self.state = State::Writing(writer, path);
+            self.state = State::Writing(Box::new(writer), path);
         }
         Ok(())
     }

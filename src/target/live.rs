@@ -163,10 +163,7 @@ where
         read,
     )
     .await;
-    let wrap = |source| Error::Target {
-        place: facts.place.clone(),
-        source,
-    };
+    let wrap = |source| Error::target(&facts.place, source);
     let end = ended.map_err(wrap)?;
     if let Some(reply) = judge.refused {
         let command = "EXISTS".to_owned();
@@ -535,16 +532,16 @@ impl<'a> Tally<'a> {
                     place,
                     written,
                     rest,
-                    reply,
+                    reply: Box::new(reply),
                 },
             });
         }
         match ended {
-            Err(source) if self.answered == 0 => Err(Error::Target { place, source }),
+            Err(source) if self.answered == 0 => Err(Error::target(&place, source)),
             Err(source) => Err(Error::Lost {
                 place,
                 written,
-                source,
+                source: Box::new(source),
             }),
             Ok(End::Cancelled) => Err(Error::Cancelled {
                 place,
@@ -559,7 +556,7 @@ impl<'a> Tally<'a> {
                     written,
                     key,
                     db,
-                    reply,
+                    reply: Box::new(reply),
                 }),
             },
         }

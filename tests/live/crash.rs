@@ -23,7 +23,12 @@ fn listed(program: &Program) -> Vec<String> {
     let list = program.json(["backup", "list"]).expect(0).json();
     let list = list.as_array().unwrap();
     list.iter()
-        .map(|backup| backup["id"].as_str().unwrap_or_else(|| panic!("{backup}")).to_owned())
+        .map(|backup| {
+            backup["id"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{backup}"))
+                .to_owned()
+        })
         .collect()
 }
 

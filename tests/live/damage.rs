@@ -68,7 +68,7 @@ fn damage_to_any_object_is_found_by_verify_and_by_restore_and_the_target_stays_u
         for object in &objects {
             let path = folder.join(object);
             let whole = fs::read(&path).unwrap();
-            let mut check = |bytes: Option<&[u8]>, what: &str| {
+            let check = |bytes: Option<&[u8]>, what: &str| {
                 match bytes {
                     Some(bytes) => fs::write(&path, bytes).unwrap(),
                     None => fs::remove_file(&path).unwrap(),
@@ -79,7 +79,10 @@ fn damage_to_any_object_is_found_by_verify_and_by_restore_and_the_target_stays_u
             for at in [0, random.below(whole.len()), whole.len() - 1] {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << random.below(8);
-                check(Some(&flipped), &format!("{compression} {object} flipped at {at}"));
+                check(
+                    Some(&flipped),
+                    &format!("{compression} {object} flipped at {at}"),
+                );
             }
             let cut = &whole[..random.below(whole.len())];
             check(Some(cut), &format!("{compression} {object} cut"));

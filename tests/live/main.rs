@@ -9,4 +9,9 @@
 
 mod support;
 
+mod crash;
+mod damage;
 mod harness;
+mod restore;
+mod selection;
+mod trouble;

@@ -255,7 +255,7 @@ fn items(client: &mut Client, keys: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Item> {
         let value = match kind.as_str() {
             "string" | "list" => plain(reply),
             "set" => sorted(reply.array().iter().map(plain).collect()),
-            "zset" => sorted(pairs(reply)),
+            "zset" => sorted(pairs(reply).into_iter().map(score_by_value).collect()),
             "hash" => sorted(with_field_expiries(client, key, pairs(reply))),
             "stream" => stream(reply),
             // A module's: without the payload's version and checksum.
@@ -377,6 +377,20 @@ fn pairs(reply: &Reply) -> Vec<Value> {
         .chunks(2)
         .map(|pair| Value::List(pair.iter().map(plain).collect()))
         .collect()
+}
+
+/// A member and its score; versions print the same score with more or fewer digits.
+fn score_by_value(pair: Value) -> Value {
+    match pair {
+        Value::List(mut pair) => {
+            if let Some(Value::Text(score)) = pair.get_mut(1) {
+                let number: f64 = std::str::from_utf8(score).unwrap().parse().unwrap();
+                *score = format!("{number:?}").into_bytes();
+            }
+            Value::List(pair)
+        }
+        other => other,
+    }
 }
 
 fn sorted(mut values: Vec<Value>) -> Value {

@@ -1,0 +1,140 @@
+//! Restores into a file: what comes out is a file that a server loads.
+
+use rdbkeeper::failure::Kind;
+use rdbkeeper::rdb::DbIndex;
+use rdbkeeper::restore::{Request, Ttl};
+use rdbkeeper::selection::{Filters, KeyPattern};
+use rdbkeeper::target::Rename;
+
+use super::{Dumped, good, run_to_file};
+use crate::support::compare::Contents;
+use crate::support::servers::{self, Server};
+
+/// What a server of this kind makes of a file.
+fn loaded(kind: &servers::Kind, file: &std::path::Path) -> Contents {
+    let mut server = Server::start(kind);
+    server.kill();
+    std::fs::copy(file, server.dump_file()).unwrap();
+    server.restart();
+    Contents::of(&mut server.client())
+}
+
+#[test]
+fn without_filters_the_file_is_the_one_that_was_dumped_byte_for_byte() {
+    servers::each(|kind| {
+        let dumped = Dumped::full(kind);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.rdb");
+        let outcome = good(run_to_file(&dumped, &path, Request::default()));
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes, std::fs::read(&dumped.file).unwrap());
+        assert_eq!(outcome.bytes, Some(bytes.len() as u64));
+        assert_eq!(outcome.keys as usize, dumped.contents.keys());
+        // And a second time it is in the way.
+        let failure = run_to_file(&dumped, &path, Request::default()).unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused);
+        assert!(failure.hint.unwrap().contains("--yes"));
+    });
+}
+
+#[test]
+fn a_selection_becomes_a_file_that_a_server_loads() {
+    servers::each(|kind| {
+        let dumped = Dumped::full(kind);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.rdb");
+        let request = Request {
+            filters: Filters {
+                exclude: vec![KeyPattern::new(*b"list:*"), KeyPattern::new(*b"expiring:*")],
+                ..Filters::default()
+            },
+            map: [(DbIndex(15), DbIndex(0)), (DbIndex(3), DbIndex(1))].into(),
+            rename: vec![Rename {
+                from: b"hash:".to_vec(),
+                to: b"h/".to_vec(),
+            }],
+            ..Request::default()
+        };
+        let outcome = good(run_to_file(&dumped, &path, request));
+        let mut expected = Contents::default();
+        for (db, items) in &dumped.contents.databases {
+            let to = match db {
+                15 => 0,
+                3 => 1,
+                db => *db,
+            };
+            for (key, item) in items {
+                if key.starts_with(b"list:") || key.starts_with(b"expiring:") {
+                    continue;
+                }
+                let key = match key.strip_prefix(b"hash:") {
+                    Some(rest) => [b"h/", rest].concat(),
+                    None => key.clone(),
+                };
+                expected
+                    .databases
+                    .entry(to)
+                    .or_default()
+                    .insert(key, item.clone());
+            }
+        }
+        assert_eq!(outcome.keys as usize, expected.keys());
+        expected.must_equal(&loaded(kind, &path), &kind.to_string());
+    });
+}
+
+#[test]
+fn expiries_in_a_file_are_shifted_and_stripped() {
+    let kind = servers::usual();
+    let dumped = Dumped::full(kind);
+    let folder = tempfile::tempdir().unwrap();
+    let stripped = folder.path().join("stripped.rdb");
+    let request = |ttl| Request {
+        ttl,
+        ..Request::default()
+    };
+    good(run_to_file(&dumped, &stripped, request(Ttl::Strip)));
+    let contents = loaded(kind, &stripped);
+    assert_eq!(contents.keys(), dumped.contents.keys());
+    assert!(
+        contents
+            .databases
+            .values()
+            .flatten()
+            .all(|(_, item)| item.expiry.at().is_none())
+    );
+    assert_eq!(contents.functions, dumped.contents.functions);
+
+    let shifted = folder.path().join("shifted.rdb");
+    good(run_to_file(&dumped, &shifted, request(Ttl::Shift)));
+    let contents = loaded(kind, &shifted);
+    for (key, item) in &dumped.contents.databases[&1] {
+        let (before, after) = (
+            item.expiry.at().unwrap(),
+            contents.databases[&1][key].expiry.at().unwrap(),
+        );
+        // The file says to the second when it was written, and that was just now.
+        assert!((before - after).abs() < 60_000);
+    }
+}
+
+#[test]
+fn a_damaged_backup_makes_no_file() {
+    let kind = servers::usual();
+    let mut dumped = Dumped::full(kind);
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(&dumped.file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    dumped.file = folder.path().join("damaged.rdb");
+    std::fs::write(&dumped.file, &bytes).unwrap();
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let failure = run_to_file(&dumped, &out.join("out.rdb"), Request::default()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Damaged, "{failure:?}");
+    let server = Server::start(kind);
+    let failure = super::run(&dumped, &server, Request::default()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Damaged, "{failure:?}");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+    assert!(server.client().keyspace().is_empty());
+}

@@ -1,0 +1,336 @@
+//! Targets that are not to be written to, that have no room, that die; rates, and stopping in the middle.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdbkeeper::failure::Kind;
+use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
+use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
+use rdbkeeper::target::live::OnConflict;
+use tokio_util::sync::CancellationToken;
+
+use super::{Dumped, endpoint, good, plan, run, silent, wait};
+use crate::cmd;
+use crate::support::backup::PlainFile;
+use crate::support::compare::Contents;
+use crate::support::data;
+use crate::support::servers::{self, Options, Server};
+
+fn many(count: usize) -> Dumped {
+    let source = Server::start(servers::usual());
+    source.client().run_all(data::sessions(count));
+    Dumped::of(&source)
+}
+
+#[test]
+fn replicas_and_cluster_nodes_are_refused() {
+    let kind = servers::usual();
+    let dumped = many(10);
+    let master = Server::start(kind);
+    let replica = Server::start(kind);
+    replica.follow(&master);
+    let failure = run(&dumped, &replica, Request::default()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.hint.unwrap().contains(&master.port().to_string()));
+
+    let node = Server::with(kind, Options::new().config("cluster-enabled yes"));
+    let failure = run(&dumped, &node, Request::default()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.message.contains("cluster"), "{failure:?}");
+}
+
+#[test]
+fn a_target_without_room_says_so_and_how_far_it_came() {
+    let kind = servers::usual();
+    let dumped = many(20_000);
+    let server = Server::with(kind, Options::new().config("maxmemory 6mb"));
+    let failure = run(&dumped, &server, Request::default()).unwrap_err();
+    assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
+    assert!(failure.hint.as_ref().unwrap().contains("maxmemory"));
+    assert!(failure.causes[0].starts_with("OOM"), "{failure:?}");
+    let keys = server.client().keyspace()[0].1;
+    assert!(keys > 100 && keys < 20_000);
+    assert!(
+        failure
+            .message
+            .contains(&format!("{keys} were written, {} were not", 20_000 - keys)),
+        "{failure:?}"
+    );
+
+    // With room, skip writes what is missing.
+    server.client().run(cmd!["CONFIG", "SET", "maxmemory", 0]);
+    let request = Request {
+        on_conflict: OnConflict::Skip,
+        ..Request::default()
+    };
+    let outcome = good(run(&dumped, &server, request));
+    assert_eq!((outcome.keys, outcome.skipped), (20_000 - keys, keys));
+    dumped
+        .contents
+        .must_equal(&Contents::of(&mut server.client()), "after the second run");
+}
+
+#[test]
+fn a_value_longer_than_the_target_takes_at_once_is_named_before_anything_is_written() {
+    let kind = servers::usual();
+    let source = Server::start(kind);
+    let noise = data::Random::new(3).bytes(2 << 20);
+    source.client().run(cmd!["SET", "a large value", noise]);
+    source.client().run(cmd!["SET", "small", "x"]);
+    let dumped = Dumped::of(&source);
+    let server = Server::with(kind, Options::new().config("proto-max-bulk-len 1mb"));
+    let planned = good(plan(&dumped, &server, Request::default()));
+    assert_eq!(
+        (planned.unheld.len(), planned.unheld[0].what),
+        (1, "too-large")
+    );
+    assert_eq!(
+        run(&dumped, &server, Request::default()).unwrap_err().kind,
+        Kind::Refused
+    );
+    assert!(server.client().keyspace().is_empty());
+    // And where it fits it arrives, though it is larger than any batch.
+    let server = Server::start(kind);
+    good(run(&dumped, &server, Request::default()));
+    dumped
+        .contents
+        .must_equal(&Contents::of(&mut server.client()), "large");
+}
+
+#[test]
+fn a_value_that_the_target_refuses_is_counted_and_the_others_arrive() {
+    let kind = servers::usual();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("odd.rdb");
+    let version = FileVersion {
+        family: Family::Redis,
+        number: 10,
+    };
+    // Structure and checksum are right; what a packed value holds only its server can tell.
+    let mut writer = Writer::new(std::fs::File::create(&file).unwrap(), version).unwrap();
+    writer.select_db(DbIndex(0)).unwrap();
+    for key in ["before", "after"] {
+        writer
+            .key(&NewKey::new(key.as_bytes(), 0), b"\x05value")
+            .unwrap();
+        writer
+            .key(
+                &NewKey::new(format!("odd {key}").as_bytes(), 16),
+                b"\x06nohash",
+            )
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let server = Server::start(kind);
+    let failure = wait(async {
+        let backup = Arc::new(PlainFile(file));
+        let token = CancellationToken::new();
+        let prepared = restore::prepare(
+            backup,
+            endpoint(&server),
+            Request::default(),
+            silent(),
+            token,
+        )
+        .await;
+        good(prepared).run().await
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Failed, "{failure:?}");
+    assert!(
+        failure
+            .message
+            .contains("refused 2 of the keys, 2 were written"),
+        "{failure:?}"
+    );
+    assert!(failure.causes[0].contains("Bad data format"), "{failure:?}");
+    assert!(
+        !failure.message.contains("odd before"),
+        "masked: {failure:?}"
+    );
+    assert_eq!(server.client().keyspace(), [(0, 2)]);
+}
+
+#[test]
+fn a_user_without_the_right_is_told_so() {
+    let kind = servers::usual();
+    let dumped = many(100);
+    let server = Server::with(kind, Options::new().user("keeper on >pw +@all ~none:*"));
+    let mut endpoint = endpoint(&server);
+    endpoint.username = Some("keeper".to_owned());
+    endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
+    let failure = wait(async {
+        let token = CancellationToken::new();
+        let prepared = restore::prepare(
+            dumped.backup(),
+            endpoint,
+            Request::default(),
+            silent(),
+            token,
+        )
+        .await;
+        good(prepared).run().await
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
+    assert!(
+        failure.message.contains("0 were written, 100 were not"),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn a_user_with_the_smallest_rights_can_restore() {
+    let kind = servers::usual();
+    let dumped = many(100);
+    let rights = "keeper on >pw ~* +info +select +restore +exists +ping";
+    let server = Server::with(kind, Options::new().user(rights));
+    server.client().run(cmd!["SET", "mine", "v"]);
+    let mut endpoint = endpoint(&server);
+    endpoint.username = Some("keeper".to_owned());
+    endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
+    let outcome = wait(async {
+        let token = CancellationToken::new();
+        let prepared = restore::prepare(
+            dumped.backup(),
+            endpoint,
+            Request::default(),
+            silent(),
+            token,
+        )
+        .await;
+        good(good(prepared).run().await)
+    });
+    assert_eq!(outcome.keys, 100);
+}
+
+#[test]
+fn a_target_that_dies_is_an_error_with_what_was_written_for_certain() {
+    let dumped = many(20_000);
+    let server = std::sync::Mutex::new(Server::start(servers::usual()));
+    let endpoint = endpoint(&server.lock().unwrap());
+    let failure = wait(async {
+        let request = Request {
+            rate: 20_000,
+            ..Request::default()
+        };
+        let prepared = good(
+            restore::prepare(
+                dumped.backup(),
+                endpoint,
+                request,
+                silent(),
+                CancellationToken::new(),
+            )
+            .await,
+        );
+        let running = prepared.run();
+        let killing = tokio::task::spawn_blocking(move || {
+            crate::support::poll::until("some keys are there", || {
+                let mut server = server.lock().unwrap();
+                let keys = server
+                    .client()
+                    .keyspace()
+                    .first()
+                    .map_or(0, |found| found.1);
+                (keys > 1000).then(|| server.kill())
+            });
+        });
+        let result = running.await;
+        killing.await.unwrap();
+        result
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Unreachable, "{failure:?}");
+    assert!(
+        failure.message.contains("were written for certain"),
+        "{failure:?}"
+    );
+    assert!(failure.hint.unwrap().contains("--on-conflict"));
+}
+
+#[test]
+fn a_stop_in_the_middle_says_how_far_it_came() {
+    let dumped = many(20_000);
+    let server = Server::start(servers::usual());
+    let token = CancellationToken::new();
+    let progress: OnProgress = {
+        let token = token.clone();
+        Arc::new(move |progress: Progress| {
+            if progress.stage == Stage::Writing && progress.keys >= 2048 {
+                token.cancel();
+            }
+        })
+    };
+    let request = Request {
+        rate: 40_000,
+        ..Request::default()
+    };
+    let begun = Instant::now();
+    let failure = wait(async {
+        let prepared = good(
+            restore::prepare(dumped.backup(), endpoint(&server), request, progress, token).await,
+        );
+        prepared.run().await
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let keys = server.client().keyspace()[0].1;
+    assert!((2048..20_000).contains(&keys), "{keys}");
+    assert!(
+        failure
+            .message
+            .contains(&format!("{keys} keys were written")),
+        "{keys}: {failure:?}"
+    );
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let dumped = many(3000);
+    let server = Server::start(servers::usual());
+    let request = Request {
+        rate: 2000,
+        ..Request::default()
+    };
+    let begun = Instant::now();
+    good(run(&dumped, &server, request));
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(1300), "{took:?}");
+}
+
+#[test]
+fn every_way_to_a_server_works() {
+    let kind = servers::usual();
+    let dumped = many(2000);
+    let mut options = Options::new().unix_socket().password("pw");
+    if kind.tls {
+        options = options.tls();
+    }
+    let server = Server::with(kind, options);
+    let mut urls = vec![server.unix_url(), server.url()];
+    if kind.tls {
+        urls.push(server.tls_url());
+    }
+    for url in urls {
+        let mut endpoint = rdbkeeper::server::Endpoint::new(url.parse().unwrap());
+        endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
+        if url.starts_with("rediss") {
+            endpoint.tls.ca_file = Some(server.certificates().ca.clone());
+        }
+        let request = Request {
+            flush: true,
+            ..Request::default()
+        };
+        wait(async {
+            let token = CancellationToken::new();
+            let prepared =
+                restore::prepare(dumped.backup(), endpoint, request, silent(), token).await;
+            good(good(prepared).run().await);
+        });
+        dumped
+            .contents
+            .must_equal(&Contents::of(&mut server.client()), &url);
+    }
+}

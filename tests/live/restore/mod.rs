@@ -1,0 +1,112 @@
+//! Restores of plain RDB files by the library: what arrives, what is refused, and what a stop leaves behind.
+
+mod across;
+mod conflicts;
+mod file;
+mod limits;
+mod selective;
+mod speed;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rdbkeeper::failure::Failure;
+use rdbkeeper::restore::{self, OnProgress, Outcome, Plan, Request};
+use rdbkeeper::server::{Address, Endpoint};
+use rdbkeeper::target::file::Existing;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::backup::PlainFile;
+use crate::support::compare::Contents;
+use crate::support::data;
+use crate::support::servers::{Kind, Server};
+
+/// A file that a server of this kind wrote, filled with everything, and what it held.
+pub struct Dumped {
+    pub file: PathBuf,
+    pub contents: Contents,
+    _folder: tempfile::TempDir,
+}
+
+impl Dumped {
+    /// Everything that [`data::fill`] makes.
+    pub fn full(kind: &Kind) -> Dumped {
+        let server = Server::start(kind);
+        data::fill(&mut server.client(), kind);
+        Dumped::of(&server)
+    }
+
+    /// What a server holds.
+    pub fn of(server: &Server) -> Dumped {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dump.rdb");
+        std::fs::write(&file, server.save()).unwrap();
+        Dumped {
+            contents: Contents::of(&mut server.client()),
+            file,
+            _folder: folder,
+        }
+    }
+
+    pub fn backup(&self) -> Arc<PlainFile> {
+        Arc::new(PlainFile(self.file.clone()))
+    }
+}
+
+/// The way to a server's plain port, as its default user.
+pub fn endpoint(server: &Server) -> Endpoint {
+    Endpoint::new(server.url().parse::<Address>().unwrap())
+}
+
+pub fn silent() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+pub fn plan(dumped: &Dumped, server: &Server, request: Request) -> Result<Plan, Failure> {
+    wait(async {
+        let token = CancellationToken::new();
+        let prepared =
+            restore::prepare(dumped.backup(), endpoint(server), request, silent(), token).await?;
+        Ok(prepared.plan().clone())
+    })
+}
+
+pub fn run(dumped: &Dumped, server: &Server, request: Request) -> Result<Outcome, Failure> {
+    wait(async {
+        let token = CancellationToken::new();
+        let prepared =
+            restore::prepare(dumped.backup(), endpoint(server), request, silent(), token).await?;
+        prepared.run().await
+    })
+}
+
+pub fn run_to_file(
+    dumped: &Dumped,
+    path: &std::path::Path,
+    request: Request,
+) -> Result<Outcome, Failure> {
+    let token = CancellationToken::new();
+    wait(restore::to_file(
+        dumped.backup(),
+        path,
+        Existing::Refuse,
+        request,
+        silent(),
+        token,
+    ))
+}
+
+/// Panics with all that a failure says.
+#[track_caller]
+pub fn good<T>(result: Result<T, Failure>) -> T {
+    result.unwrap_or_else(|failure| panic!("{failure:#?}"))
+}

@@ -1,0 +1,317 @@
+//! What bad input gets: one clear error with a hint, the right exit code, and nothing half-made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::cmd;
+use crate::support::data::sessions;
+use crate::support::poll;
+use crate::support::program::{Program, Ran, files_below, finish, signal};
+use crate::support::servers::{Options, Server, free_port, usual};
+
+fn database(url: &str, more: &str) -> String {
+    format!("[[database]]\nname = \"web\"\nurl = \"{url}\"\n{more}\n")
+}
+
+/// The run failed as it should: told as text, and as one JSON document.
+#[track_caller]
+fn fails(program: &Program, arguments: &[&str], code: i32, kind: &str) -> Ran {
+    let text = program.run(arguments).expect(code);
+    assert!(text.stdout.is_empty(), "{}", text.stdout);
+    assert!(text.stderr.contains("error: "), "{}", text.stderr);
+    assert!(text.stderr.contains("  hint: "), "{}", text.stderr);
+    let json = program.json(arguments).expect(code).json();
+    assert_eq!(json["error"]["code"], code, "{json}");
+    assert_eq!(json["error"]["kind"], kind, "{json}");
+    text
+}
+
+#[test]
+fn a_server_that_is_down_is_told_and_leaves_nothing() {
+    let program = Program::new(&database(&format!("redis://127.0.0.1:{}", free_port()), ""));
+    let ran = fails(&program, &["backup", "now"], 1, "unreachable");
+    assert!(ran.stderr.contains("cannot back up web"), "{}", ran.stderr);
+    assert_eq!(files_below(&program.archive()).len(), 0);
+    assert_eq!(program.run(["check"]).code, Some(1));
+}
+
+#[test]
+fn a_wrong_password_is_told_and_never_shown() {
+    let server = Server::with(usual(), Options::new().password("correct-horse"));
+    let url = server
+        .url()
+        .replacen("redis://", "redis://:battery-staple@", 1);
+    // The helper's URL may hold the right one already.
+    let url = match url.matches('@').count() {
+        1 => url,
+        _ => format!("redis://:battery-staple@127.0.0.1:{}", server.port()),
+    };
+    let program = Program::new(&database(&url, ""));
+    let ran = fails(&program, &["-vv", "backup", "now"], 1, "auth");
+    assert!(!ran.stderr.contains("battery-staple"), "{}", ran.stderr);
+}
+
+#[test]
+fn neither_password_nor_session_keys_show_anywhere() {
+    let server = Server::with(usual(), Options::new().password("correct-horse"));
+    let target = Server::start(usual());
+    let mut client = server.client();
+    client.run_all(sessions(50));
+    client.run(cmd!["SET", "websauna_session_secret_token", "x"]);
+    let program = Program::new(&database(
+        &format!("redis://127.0.0.1:{}", server.port()),
+        "password_file = \"secret\"",
+    ));
+    fs::write(program.folder().join("secret"), "correct-horse\n").unwrap();
+    let to = target.url();
+    target
+        .client()
+        .run(cmd!["SET", "websauna_session_secret_token", "y"]);
+    let mut seen = String::new();
+    for arguments in [
+        vec!["-vv", "check"],
+        vec!["-vv", "backup", "now"],
+        vec!["-vv", "--json", "--log", "json", "backup", "list"],
+        vec!["-vv", "backup", "show", "web"],
+        vec!["-vv", "restore", "web", "--to", &to, "--dry-run"],
+        vec!["-vv", "restore", "web", "--to", &to],
+        vec![
+            "-vv",
+            "restore",
+            "web",
+            "--to",
+            &to,
+            "--on-conflict",
+            "replace",
+        ],
+    ] {
+        let ran = program.run(&arguments);
+        seen.push_str(&ran.stdout);
+        seen.push_str(&ran.stderr);
+    }
+    for file in files_below(&program.archive()) {
+        if file.ends_with("manifest.json") {
+            seen.push_str(&fs::read_to_string(program.archive().join(file)).unwrap());
+        }
+    }
+    assert!(!seen.contains("correct-horse"), "{seen}");
+    assert!(!seen.contains("secret_token"), "{seen}");
+    let one = ["--match", "*secret_token", "--show-keys"];
+    let shown = program.run(["restore", "web", "--to", &to].iter().chain(&one));
+    assert!(
+        shown
+            .expect(5)
+            .stderr
+            .contains("websauna_session_secret_token")
+    );
+}
+
+#[test]
+fn every_file_that_is_made_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new(&database(&server.url(), ""));
+    program.run(["backup", "now"]).expect(0);
+    program
+        .run(["restore", "web", "--to-file", "out.rdb"])
+        .expect(0);
+    let mut files: Vec<_> = files_below(&program.archive())
+        .into_iter()
+        .map(|file| program.archive().join(file))
+        .collect();
+    assert_eq!(files.len(), 2);
+    files.push(program.folder().join("out.rdb"));
+    for file in files {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_database_number_that_does_not_exist_is_told() {
+    let server = Server::start(usual());
+    let program = Program::new(&database(&server.url(), "databases = [99]"));
+    let ran = fails(&program, &["backup", "now"], 2, "config");
+    assert!(ran.stderr.contains("99"), "{}", ran.stderr);
+    assert_eq!(files_below(&program.archive()).len(), 0);
+}
+
+#[test]
+fn a_storage_that_is_a_file_is_told_before_the_server_is_bothered() {
+    let server = Server::start(usual());
+    let program = Program::new(&database(&server.url(), ""));
+    fs::write(program.archive(), b"in the way").unwrap();
+    let saves = || server.client().info("rdb_saves");
+    let before = saves();
+    let ran = fails(&program, &["backup", "now"], 1, "storage");
+    assert!(ran.stderr.contains("path"), "{}", ran.stderr);
+    assert_eq!(saves(), before);
+}
+
+/// A file system of its own of so many kibibytes, where this machine lets us make one.
+struct SmallDisk<'a>(&'a Path);
+
+impl SmallDisk<'_> {
+    fn mount(at: &Path, kibibytes: u32) -> Option<SmallDisk<'_>> {
+        fs::create_dir_all(at).unwrap();
+        let size = format!("size={kibibytes}k");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(at)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("live tests: no small disk can be mounted here: a full disk is not tested");
+        }
+        mounted.then_some(SmallDisk(at))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_only_what_was_whole() {
+    let server = Server::start(usual());
+    let mut client = server.client();
+    client.run_all(sessions(100));
+    let program = Program::new(&database(&server.url(), "compression = \"none\""));
+    let archive = program.archive();
+    let Some(_disk) = SmallDisk::mount(&archive, 1024) else {
+        return;
+    };
+    program.run(["backup", "now"]).expect(0);
+    let whole = files_below(&archive);
+    client.run(cmd!["SET", "large", vec![b'x'; 1]]);
+    client.run(cmd!["CONFIG", "SET", "rdbcompression", "no"]);
+    client.run(cmd!["SETRANGE", "large", 3_000_000, "x"]);
+    let ran = fails(&program, &["backup", "now"], 1, "storage");
+    assert!(ran.stderr.contains("room"), "{}", ran.stderr);
+    assert_eq!(files_below(&archive), whole, "debris was left");
+    program.run(["backup", "verify", "--all"]).expect(0);
+}
+
+#[test]
+fn a_selector_that_matches_nothing_exits_with_4_and_nonsense_with_2() {
+    let server = Server::start(usual());
+    let program = Program::new(&database(&server.url(), ""));
+    for selector in [
+        "web",
+        "latest",
+        "20261122T214353Z-7f3a9c",
+        "web@2020-01-01T00:00:00Z",
+        "./nowhere/dump.rdb",
+    ] {
+        fails(&program, &["backup", "show", selector], 4, "not-found");
+    }
+    fails(&program, &["backup", "show", "WEB!"], 2, "usage");
+    program.run(["backup", "now"]).expect(0);
+    program.run(["backup", "show", "latest"]).expect(0);
+    program
+        .run(["backup", "show", "web@2020-01-01T00:00:00Z"])
+        .expect(4);
+    program
+        .run(["backup", "show", "web@2120-01-01T00:00:00Z"])
+        .expect(0);
+}
+
+#[test]
+fn a_database_is_backed_up_by_one_process_at_a_time() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(2000));
+    let program = Program::new(&database(
+        &server.url(),
+        "method = \"scan\"\nmax_keys_per_second = 200",
+    ));
+    let first = program.spawn(["backup", "now"]);
+    poll::until("a backup at work", || {
+        files_below(&program.archive()).into_iter().next()
+    });
+    fails(&program, &["backup", "now"], 6, "busy");
+    signal(&first, rustix::process::Signal::TERM);
+    finish(first).expect(143);
+}
+
+#[test]
+fn another_hosts_backups_under_the_same_name_are_refused_unless_shared() {
+    let server = Server::start(usual());
+    let program = Program::new(&database(&server.url(), ""));
+    let made = program.json(["backup", "now"]).expect(0).json();
+    let id = made[0]["id"].as_str().unwrap();
+    let path = program.archive().join("web").join(id).join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let host = made[0]["host"].as_str().unwrap();
+    let text = text.replace(
+        &format!("\"host\": \"{host}\""),
+        "\"host\": \"another-host\"",
+    );
+    // A manifest proves itself: one of another host is made by the same rule.
+    let covered = &text[..text.rfind("\"check\":").unwrap()];
+    let check = rdbkeeper::pipeline::sha256(covered.as_bytes());
+    fs::write(&path, format!("{covered}\"check\": \"{check}\"\n}}\n")).unwrap();
+
+    let ran = fails(&program, &["backup", "now"], 5, "refused");
+    assert!(ran.stderr.contains("another-host"), "{}", ran.stderr);
+    program.configure(&database(&server.url(), "shared = true"));
+    program.run(["backup", "now"]).expect(0);
+}
+
+#[test]
+fn of_several_databases_one_fails_and_the_others_are_still_backed_up() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new(&format!(
+        "{}\n[[database]]\nname = \"down\"\nurl = \"redis://127.0.0.1:{}\"\n",
+        database(&server.url(), ""),
+        free_port()
+    ));
+    let ran = program.json(["backup", "now"]).expect(1).json();
+    let list = ran.as_array().unwrap();
+    assert_eq!(list.len(), 2);
+    assert_eq!(list[0]["database"], "web");
+    assert_eq!(list[0]["rdb"]["keys"], 20);
+    assert_eq!(list[1]["database"], "down");
+    assert_eq!(list[1]["error"]["kind"], "unreachable");
+    assert_eq!(
+        program
+            .json(["backup", "list"])
+            .expect(0)
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn a_backup_is_removed_for_good_whatever_state_it_is_in() {
+    let server = Server::start(usual());
+    let program = Program::new(&database(&server.url(), ""));
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let made = program.json(["backup", "now"]).expect(0).json();
+        ids.push(made[0]["id"].as_str().unwrap().to_owned());
+    }
+    fails(&program, &["backup", "delete", &ids[0]], 2, "usage");
+    let manifest = program
+        .archive()
+        .join("web")
+        .join(&ids[0])
+        .join("manifest.json");
+    fs::write(manifest, b"nonsense").unwrap();
+    program.run(["backup", "list"]).expect(0);
+    program
+        .run(["backup", "delete", &ids[0], "--yes"])
+        .expect(0);
+    program
+        .run(["backup", "delete", &ids[0], "--yes"])
+        .expect(4);
+    program.run(["backup", "delete", "web", "--yes"]).expect(0);
+    assert_eq!(files_below(&program.archive()).len(), 0);
+}
