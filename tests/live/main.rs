@@ -14,4 +14,5 @@ mod damage;
 mod harness;
 mod restore;
 mod selection;
+mod sources;
 mod trouble;

@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# The whole tool on real servers, start to end: `make demo` runs it.
+#
+#   RDBKEEPER=target/release/rdbkeeper tests/demo/demo.sh
+#
+# It starts servers of its own on free ports of 127.0.0.1, in a folder of its own, and ends them. No other server is
+# touched. It stops with an error at the first thing that is not as it should be.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+rdbkeeper=$(realpath "${RDBKEEPER:-$here/../../target/release/rdbkeeper}")
+sessions=${DEMO_SESSIONS:-100000}
+began=$SECONDS
+pids=()
+
+end_servers() {
+  local pid
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+}
+trap 'code=$?; trap - EXIT; end_servers; [ "$code" = 0 ] || printf "\nThe demo FAILED.\n" >&2; exit "$code"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step=0
+bold='' plain='' faint=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' faint=$'\e[2m' plain=$'\e[0m'; fi
+heading() { step=$((step + 1)); printf '\n%s== %d. %s%s\n' "$bold" "$step" "$1" "$plain"; }
+say() { printf '%s\n' "$@"; }
+fail() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
+
+# Shows a command as it would be typed, runs it, and wants the exit code $1.
+run_for() {
+  local wanted=$1 code=0 word typed=''
+  shift
+  for word in "${1##*/}" "${@:2}"; do
+    case $word in *[!A-Za-z0-9_./:=@%+,-]*) word="'$word'" ;; esac
+    typed+=" $word"
+  done
+  printf '\n%s$%s%s\n' "$bold" "$typed" "$plain"
+  "$@" 2>&1 || code=$?
+  [ "$code" = "$wanted" ] || fail "exit code $code, expected $wanted"
+  [ "$code" = 0 ] || printf '%s(exit code %s)%s\n' "$faint" "$code" "$plain"
+}
+run() { run_for 0 "$@"; }
+show_file() { printf '\n%s$ cat %s%s\n' "$bold" "$1" "$plain"; cat "$1"; }
+
+# --- what is needed -------------------------------------------------------------------------------------------------
+
+[ -x "$rdbkeeper" ] || fail "there is no $rdbkeeper: \`make demo\` builds it"
+
+install_server() {
+  say "There is no redis-server on this machine, and the demo backs up a real one: installing the packages" \
+    "redis-server and redis-tools with apt-get. (Debian may start a server of its own with it, on port 6379;" \
+    "the demo leaves that one alone.)"
+  command -v apt-get >/dev/null || fail "there is no apt-get here: install Redis or Valkey by hand, then run this again"
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "that needs root: install redis-server and redis-tools by hand"
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update -qq
+  # RUNLEVEL: no service is wanted, only the programs.
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq redis-server redis-tools >/dev/null
+}
+
+either() { command -v "redis-$1" || command -v "valkey-$1" || true; }
+if [ -z "$(either server)" ] || [ -z "$(either cli)" ]; then install_server; fi
+server=$(either server) cli=$(either cli) check_rdb=$(either check-rdb)
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/rdbkeeper-demo.XXXXXX")
+mkdir "$work/bin"
+ln -s "$rdbkeeper" "$work/bin/rdbkeeper"
+export PATH="$work/bin:$PATH"
+# No configuration but the demo's own, which lies in the folder where the commands run.
+unset RDBKEEPER_CONFIG
+cd "$work"
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+# Starts a server in the folder $1 on a free port and sets $port. Ready means that our process answers, not another's.
+start_server() {
+  local folder=$1 pid try
+  mkdir -p "$folder"
+  for try in {1..20}; do
+    port=$((20000 + RANDOM % 12000))
+    write_server_conf "$folder"
+    "$server" "$folder/redis.conf" >/dev/null 2>&1 &
+    pid=$!
+    for _ in {1..200}; do
+      kill -0 "$pid" 2>/dev/null || break
+      if "$cli" -p "$port" info server 2>/dev/null | grep -q "^process_id:$pid\b"; then
+        pids+=("$pid")
+        say "$folder: $("$server" --version | cut -d' ' -f1-3), process $pid, 127.0.0.1:$port"
+        return
+      fi
+      sleep 0.05
+    done
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  fail "no server started after $try tries: see $work/$folder/redis.log"
+}
+
+write_server_conf() {
+  cat >"$1/redis.conf" <<CONF
+bind 127.0.0.1
+port $port
+dir $work/$1
+logfile $work/$1/redis.log
+save ""
+# A server waits 5 seconds before it sends a replica its data set, so that several can share one dump.
+# Here nobody else comes: do not wait.
+repl-diskless-sync-delay 0
+CONF
+}
+
+say "rdbkeeper, start to end. Everything happens in $work"
+run rdbkeeper --version
+
+heading "A server with the data of a web site"
+start_server site
+site=$port
+show_file site/redis.conf
+LC_ALL=C awk -v sessions="$sessions" -v now="$(date +%s)" -f "$here/data.awk" >site.commands
+printf '\n%s$ redis-cli -p %s --pipe < site.commands%s\n' "$bold" "$site" "$plain"
+"$cli" -p "$site" --pipe <site.commands
+rm site.commands
+say "Database 1: $sessions sessions, a page cache, a login throttle. Database 3: Celery, its queue, jobs and results."
+run "$cli" -p "$site" info keyspace
+
+heading "The configuration: two databases, one storage"
+cat >rdbkeeper.toml <<TOML
+[daemon]
+state_dir = "state"
+
+[storage.disk]
+kind = "local"
+path = "backups"
+
+[[database]]
+name = "sessions"
+url  = "redis://127.0.0.1:$site/1"
+
+[[database]]
+name = "celery"
+url  = "redis://127.0.0.1:$site/3"
+TOML
+show_file rdbkeeper.toml
+
+heading "Would it work? Ask before it matters"
+run rdbkeeper check
+
+heading "Back up, by each of the three methods"
+say "Both databases are on one server: they share one dump, and each gets an archive of its own."
+for method in bgsave replication scan; do run rdbkeeper backup now --method "$method"; done
+
+heading "What is there"
+run rdbkeeper backup list
+run rdbkeeper backup show sessions
+run rdbkeeper backup show celery
+
+heading "Read all of it back: digests, compression, structure, checksum"
+run rdbkeeper backup verify --all
+
+heading "One flipped bit in a copy"
+folder=$(find backups/sessions -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
+run cp -r "$folder" flipped
+data=flipped/dump.rdb.zst
+offset=$(($(stat -c %s "$data") / 2))
+byte=$(od -An -tu1 -j "$offset" -N 1 "$data")
+# shellcheck disable=SC2059 # the format is the byte
+printf "$(printf '\\x%02x' $((byte ^ 1)))" | dd of="$data" bs=1 seek="$offset" conv=notrunc status=none
+say "" "Byte $offset of $data was $((byte)), now it is $((byte ^ 1))."
+run_for 3 rdbkeeper backup verify ./flipped
+
+heading "Restore into an empty second server"
+start_server second
+second=$port
+say "" "A damaged backup touches nothing:"
+run_for 3 rdbkeeper restore ./flipped --to "redis://127.0.0.1:$second"
+if "$cli" -p "$second" info keyspace | grep '^db'; then fail "the damaged backup was written"; fi
+say "" "A whole one, first as a dry run:"
+for database in sessions celery; do
+  run rdbkeeper restore "$database" --to "redis://127.0.0.1:$second" --dry-run
+done
+for database in sessions celery; do run rdbkeeper restore "$database" --to "redis://127.0.0.1:$second"; done
+say "" "A second time it finds the keys there, and writes nothing:"
+run_for 5 rdbkeeper restore celery --to "redis://127.0.0.1:$second"
+
+heading "Is it the same? Every key, value and expiry of both servers, without rdbkeeper"
+digest_of() { "$cli" -p "$1" -n "$2" --eval "$here/digest.lua"; }
+compare() {
+  local db first other
+  for db in 1 3; do
+    first=$(digest_of "$site" "$db") other=$(digest_of "$second" "$db")
+    say "database $db here:  $first" "database $db there: $other"
+    case $first in *" keys, "*) ;; *) fail "no digest of database $db" ;; esac
+    [ "$first" = "$other" ] || fail "database $db differs"
+  done
+  say "They are the same."
+}
+compare
+say "" "And the backups that the other two methods made, in place of what is there now:"
+for method in bgsave replication; do
+  for database in sessions celery; do
+    manifest=$(grep -l "\"method\": *\"$method\"" backups/"$database"/*/manifest.json)
+    id=$(basename "$(dirname "$manifest")")
+    run rdbkeeper restore "$id" --to "redis://127.0.0.1:$second" --flush --yes
+  done
+  compare
+done
+
+heading "A part of a backup, as a file that redis-server loads by itself"
+mkdir third
+run rdbkeeper restore celery --to-file third/dump.rdb --match celery --match 'unacked*'
+if [ -n "$check_rdb" ]; then run "$check_rdb" third/dump.rdb; fi
+say ""
+start_server third
+run "$cli" -p "$port" info keyspace
+run "$cli" -p "$port" -n 3 llen celery
+[ "$("$cli" -p "$port" -n 3 llen celery)" = "$("$cli" -p "$site" -n 3 llen celery)" ] || fail "the queue differs"
+
+heading "Done, in $((SECONDS - began)) seconds"
+end_servers
+pids=()
+say "Its servers are ended. The files are in $work:" "" \
+  "  rdbkeeper.toml    the configuration" \
+  "  backups/          six archives: backups/DATABASE/ID/{dump.rdb.zst,manifest.json}" \
+  "  flipped/          the damaged copy" \
+  "  third/dump.rdb    the queue alone" "" \
+  "To look around:   cd $work && bin/rdbkeeper backup list" \
+  "To remove it:     rm -r $work"
