@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan};
 use super::survey::Survey;
-use super::{Backup, OnProgress, Outcome, Request, blocking, route_of, survey_of};
+use super::{Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of};
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler};
 use crate::target::Route;
@@ -31,7 +31,7 @@ pub async fn to_file<B: Backup>(
     let file = PendingFile::create(path, existing)?;
     let mut route = route_of(&request, jiff::Timestamp::now().as_millisecond());
     if route.is_identity() && request.into.is_none() {
-        let copy = Stoppable::new(Copy::new(file), cancel);
+        let copy = Watched::new(Copy::new(file), None, progress, cancel);
         let copied = blocking(move || {
             let (copy, _) = backup.read(copy)?;
             Ok((copy.keys, copy.inner.finish()?))
@@ -52,13 +52,20 @@ pub async fn to_file<B: Backup>(
     if let Some(refusal) = plan.refusal {
         return Err(refusal);
     }
+    // Of all keys in the backup, as they are all read.
+    let keys = plan.keys + plan.expired + plan.left_out;
     let mut sizes: BTreeMap<DbIndex, (u64, u64)> = BTreeMap::new();
     for (db, found) in &survey.databases {
         let size = sizes.entry(route.database(*db)).or_default();
         size.0 += found.keys;
         size.1 += found.expires;
     }
-    let rewrite = Stoppable::new(Rewrite::new(file, route, sizes), cancel);
+    let rewrite = Watched::new(
+        Rewrite::new(file, route, sizes),
+        Some(keys),
+        progress,
+        cancel,
+    );
     let written = blocking(move || {
         let (rewrite, _) = backup.read(rewrite)?;
         Ok(rewrite.inner.finish()?)
@@ -119,31 +126,47 @@ async fn survey_for_file<B: Backup>(
     Ok((plan, survey))
 }
 
-/// Ends a reading when it is cancelled.
-struct Stoppable<H> {
+/// Tells how far a reading is, and ends it when it is cancelled.
+struct Watched<H> {
     inner: H,
     keys: u64,
+    of: Option<u64>,
+    progress: OnProgress,
     cancel: CancellationToken,
 }
 
-impl<H> Stoppable<H> {
-    fn new(inner: H, cancel: CancellationToken) -> Stoppable<H> {
-        Stoppable {
+impl<H> Watched<H> {
+    fn new(
+        inner: H,
+        of: Option<u64>,
+        progress: OnProgress,
+        cancel: CancellationToken,
+    ) -> Watched<H> {
+        Watched {
             inner,
             keys: 0,
+            of,
+            progress,
             cancel,
         }
     }
 }
 
-impl<H: Handler<Error = Failure>> Handler for Stoppable<H> {
+impl<H: Handler<Error = Failure>> Handler for Watched<H> {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
         if let Event::Key(_) = event {
             self.keys += 1;
-            if self.keys.is_multiple_of(1024) && self.cancel.is_cancelled() {
-                return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
+            if self.keys.is_multiple_of(1024) {
+                (self.progress)(Progress {
+                    stage: Stage::Writing,
+                    keys: self.keys,
+                    of: self.of,
+                });
+                if self.cancel.is_cancelled() {
+                    return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
+                }
             }
         }
         self.inner.event(event)

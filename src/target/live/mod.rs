@@ -122,6 +122,7 @@ where
     )
     .await;
     tally.conclude(ended)?;
+    (settings.progress)(tally.written.keys + tally.written.skipped);
     // Only now: when the pump has stopped, the reader's complaint is that nobody takes its batches.
     let written = tally.written.keys;
     let sender = read.map_err(|failure| {
