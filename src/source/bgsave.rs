@@ -30,7 +30,7 @@ const PIECE: u64 = 512 << 10;
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 /// How far the clock that counts in seconds (`ctime`, LASTSAVE) may be behind TIME, in microseconds:
 /// it moves with the kernel's tick.
-const COARSE_US: i64 = 100_000;
+const COARSE_US: i64 = 20_000;
 /// How far a file's `ctime` may be from the moment at which its save is known to have begun, in
 /// seconds: a busy machine lets the child wait.
 const BEGAN_WITHIN_S: i64 = 3;
