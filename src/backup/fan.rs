@@ -152,3 +152,107 @@ impl Handler for Fan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::rdb::crc64::Crc64;
+
+    /// A file with a key that is known in database 1, and one of an unknown type in database 2.
+    fn newer_file() -> Vec<u8> {
+        let mut file = b"REDIS0012\xfe\x01\x00\x01k\x01v\xfe\x02".to_vec();
+        file.extend_from_slice(b"\xc8\x03newthe rest is unknown\xff");
+        let mut crc = Crc64::new();
+        crc.update(&file);
+        file.extend_from_slice(&crc.value().to_le_bytes());
+        file
+    }
+
+    /// Runs a pass over the file for archives of these databases; gives what each stored.
+    fn fan(file: &[u8], wanted: &[Option<&[u32]>]) -> (Result<Fanned, Error>, Vec<Vec<u8>>) {
+        let (chunks, incoming) = mpsc::channel(100);
+        for chunk in file.chunks(5) {
+            chunks.try_send(Bytes::copy_from_slice(chunk)).unwrap();
+        }
+        drop(chunks);
+        let mut outputs = Vec::new();
+        let mut stored = Vec::new();
+        for databases in wanted {
+            let (parts, receiver) = mpsc::channel(100);
+            outputs.push(Output {
+                databases: databases.map(|databases| databases.iter().copied().collect()),
+                compression: Compression::None,
+                parts,
+            });
+            stored.push(receiver);
+        }
+        let result = run(incoming, outputs, 1, &Meter::default());
+        let all = |mut receiver: mpsc::Receiver<Bytes>| {
+            let mut all = Vec::new();
+            while let Some(part) = receiver.blocking_recv() {
+                all.extend_from_slice(&part);
+            }
+            all
+        };
+        (result, stored.into_iter().map(all).collect())
+    }
+
+    #[test]
+    fn a_dump_of_a_newer_server_is_archived_byte_for_byte_and_marked() {
+        let file = newer_file();
+        let (result, stored) = fan(&file, &[None, None]);
+        let fanned = result.unwrap();
+        assert!(fanned.report.opaque.is_some());
+        assert_eq!(fanned.summary.keys(), 1);
+        assert!(stored[0] == file && stored[1] == file);
+        let packed = fanned.archives[0].as_ref().unwrap();
+        assert_eq!(packed.plain_sha256, crate::pipeline::sha256(&file));
+    }
+
+    #[test]
+    fn a_dump_of_a_newer_server_is_not_filtered_but_said_to_be_opaque() {
+        let (result, _) = fan(&newer_file(), &[None, Some(&[1])]);
+        assert!(matches!(result, Err(Error::Opaque(_))));
+    }
+
+    #[test]
+    fn a_newer_dump_that_was_torn_is_an_error_and_no_backup() {
+        let file = newer_file();
+        for cut in 9..file.len() {
+            let (result, _) = fan(&file[..cut], &[None]);
+            assert!(matches!(result, Err(Error::Scan(_))), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_archive_whose_storage_is_gone_does_not_take_the_others_along() {
+        let mut file = b"REDIS0009\xfe\x01\x00\x01k\x01v\xff".to_vec();
+        let mut crc = Crc64::new();
+        crc.update(&file);
+        file.extend_from_slice(&crc.value().to_le_bytes());
+        let (chunks, incoming) = mpsc::channel(1);
+        chunks.try_send(Bytes::copy_from_slice(&file)).unwrap();
+        drop(chunks);
+        let (gone, receiver) = mpsc::channel(1);
+        drop(receiver);
+        let (parts, mut kept) = mpsc::channel(1);
+        let output = |parts| Output {
+            databases: None,
+            compression: Compression::None,
+            parts,
+        };
+        let fanned = run(
+            incoming,
+            vec![output(gone), output(parts)],
+            1,
+            &Meter::default(),
+        )
+        .unwrap();
+        assert!(matches!(
+            fanned.archives[..],
+            [Err(outbound::Error::Closed), Ok(_)]
+        ));
+        assert_eq!(kept.blocking_recv().unwrap(), file);
+    }
+}

@@ -315,3 +315,37 @@ fn a_backup_is_removed_for_good_whatever_state_it_is_in() {
     program.run(["backup", "delete", "web", "--yes"]).expect(0);
     assert_eq!(files_below(&program.archive()).len(), 0);
 }
+
+#[test]
+fn a_target_that_is_loading_is_refused() {
+    let options = Options::new()
+        .config("enable-debug-command yes")
+        .config("key-load-delay 100000");
+    let target = Server::with(usual(), options);
+    let mut random = crate::support::data::Random::new(3);
+    // A loading server looks at its clients every 2 MiB.
+    for number in 0..30 {
+        let value = random.bytes(1 << 20);
+        target
+            .client()
+            .run(cmd!["SET", format!("k{number}"), value]);
+    }
+    let source = Server::start(usual());
+    source.client().run_all(sessions(10));
+    let program = Program::new(&database(&source.url(), ""));
+    program.run(["backup", "now"]).expect(0);
+    let port = target.port();
+    let reloading = std::thread::spawn(move || {
+        let mut client = crate::support::client::Client::tcp(port).unwrap();
+        // Its answer comes when the test's server is ended, or not at all.
+        let _ = client.attempt(cmd!["DEBUG", "RELOAD"]);
+    });
+    poll::until("it is loading", || {
+        (target.client().info("loading")? == "1").then_some(())
+    });
+    let to = target.url();
+    let ran = fails(&program, &["restore", "web", "--to", &to], 5, "refused");
+    assert!(ran.stderr.contains("loading"), "{}", ran.stderr);
+    drop(target);
+    reloading.join().unwrap();
+}
