@@ -12,6 +12,7 @@ mod support;
 mod crash;
 mod damage;
 mod harness;
+mod journey;
 mod restore;
 mod selection;
 mod sources;
