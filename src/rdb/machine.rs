@@ -141,6 +141,17 @@ impl Machine {
                 return Ok(Ran { used, done: true });
             };
             let rest = &bytes[used..];
+            // Most steps of most values are strings that are whole.
+            if let (Op::Str, 0) = (op, self.token_len)
+                && let Ok(Some(string)) = string_head(rest)
+                && string.body <= self.max_string
+                && string.body <= (rest.len() - string.head) as u64
+            {
+                // Not more than what is left, so it fits.
+                used += string.head + string.body as usize;
+                self.advance();
+                continue;
+            }
             let token = if self.token_len == 0 {
                 self.read(op, rest)
             } else {

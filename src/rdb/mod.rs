@@ -16,7 +16,9 @@
 pub mod crc64;
 mod error;
 mod event;
+mod feed;
 mod filter;
+mod held;
 mod item;
 pub mod length;
 pub mod lzf;

@@ -2,10 +2,12 @@
 //!
 //! Its size depends on the databases and types that are there, not on the keys.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::event::{Event, Handler, KeyHead, Unknown};
+use super::string::StringRef;
 use super::types::{DbIndex, FileVersion, LogicalType, ValueType};
 
 /// No more of a sample key than this is kept.
@@ -218,9 +220,18 @@ fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     }
 }
 
+/// Whether decoding it costs little, even where it is compressed.
+fn is_small(string: StringRef<'_>) -> bool {
+    string.raw().len() <= 16 * SAMPLE_BYTES
+}
+
 fn sample(head: &KeyHead<'_>) -> Box<[u8]> {
-    // A name that does not inflate is still a key that is counted.
-    let name = head.key.decode().unwrap_or_default();
+    let name = match head.key.plain() {
+        Some(plain) => Cow::Borrowed(plain),
+        // A name that does not inflate is still a key that is counted.
+        None if is_small(head.key) => head.key.decode().unwrap_or_default(),
+        None => Cow::Borrowed(&[][..]),
+    };
     name[..name.len().min(SAMPLE_BYTES)].into()
 }
 
@@ -232,7 +243,10 @@ impl Handler for Summary {
             Event::Key(head) => self.key(&head),
             Event::Header { version, .. } => self.version = Some(version),
             Event::Aux { key, value, .. } => {
-                if let (Ok(key), Ok(value)) = (key.decode(), value.decode()) {
+                if is_small(key)
+                    && is_small(value)
+                    && let (Ok(key), Ok(value)) = (key.decode(), value.decode())
+                {
                     self.aux.note(&key, &value);
                 }
             }

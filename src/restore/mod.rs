@@ -311,21 +311,8 @@ pub async fn to_file<B: Backup>(
             bytes: Some(bytes),
         });
     }
-    let survey = survey_of(&backup, &route, None, None, &request, &progress, &cancel).await?;
-    route.snapshot_ms = survey.snapshot_ms;
-    if let Some(into) = request.into {
-        plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
-    }
-    let plan = Plan::of(&plan::Ingredients {
-        place: &target,
-        facts: None,
-        lacking: &[],
-        survey: &survey,
-        route: &route,
-        on_conflict: request.on_conflict,
-        flush: false,
-        conflicts: None,
-    });
+    let (plan, survey) =
+        survey_for_file(&backup, &target, &mut route, &request, &progress, &cancel).await?;
     if let Some(refusal) = plan.refusal {
         return Err(refusal);
     }
@@ -352,6 +339,50 @@ pub async fn to_file<B: Backup>(
     })
 }
 
+/// What [`to_file`] would do, for a dry run. Reads the backup and writes nothing.
+///
+/// # Errors
+/// The backup is damaged, or the request makes no sense for it.
+pub async fn plan_file<B: Backup>(
+    backup: Arc<B>,
+    path: &Path,
+    request: Request,
+    progress: OnProgress,
+    cancel: CancellationToken,
+) -> Result<Plan, Failure> {
+    let target = path.display().to_string();
+    let mut route = route_of(&request, jiff::Timestamp::now().as_millisecond());
+    let (plan, _) =
+        survey_for_file(&backup, &target, &mut route, &request, &progress, &cancel).await?;
+    Ok(plan)
+}
+
+async fn survey_for_file<B: Backup>(
+    backup: &Arc<B>,
+    target: &str,
+    route: &mut Route,
+    request: &Request,
+    progress: &OnProgress,
+    cancel: &CancellationToken,
+) -> Result<(Plan, Survey), Failure> {
+    let survey = survey_of(backup, route, None, None, request, progress, cancel).await?;
+    route.snapshot_ms = survey.snapshot_ms;
+    if let Some(into) = request.into {
+        plan::into_one(route, into, &survey.meant_databases(&request.filters))?;
+    }
+    let plan = Plan::of(&plan::Ingredients {
+        place: target,
+        facts: None,
+        lacking: &[],
+        survey: &survey,
+        route,
+        on_conflict: request.on_conflict,
+        flush: false,
+        conflicts: None,
+    });
+    Ok((plan, survey))
+}
+
 /// Ends a reading when it is cancelled.
 struct Stoppable<H> {
     inner: H,
@@ -375,7 +406,7 @@ impl<H: Handler<Error = Failure>> Handler for Stoppable<H> {
     fn event(&mut self, event: crate::rdb::Event<'_>) -> Result<(), Failure> {
         if let crate::rdb::Event::Key(_) = event {
             self.keys += 1;
-            if self.keys % 1024 == 0 && self.cancel.is_cancelled() {
+            if self.keys.is_multiple_of(1024) && self.cancel.is_cancelled() {
                 return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
             }
         }

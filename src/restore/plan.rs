@@ -372,6 +372,12 @@ impl Plan {
                 survey.libraries.len()
             ));
         }
+        if survey.field_expiries > 0 && ingredients.route.expiry != Expiry::Keep {
+            warn(format!(
+                "the expiries of single fields stay as they are, in {} hashes: --ttl is about keys",
+                survey.field_expiries
+            ));
+        }
         let Some(facts) = ingredients.facts else {
             return;
         };

@@ -16,6 +16,9 @@ use crate::target::{Error, Fate, Route};
 /// The first RDB version of Redis that knows key metadata.
 const METADATA_SINCE: u16 = 13;
 
+/// Hashes whose fields expire, in either family.
+const FIELD_EXPIRY_TYPES: std::ops::RangeInclusive<u8> = 22..=25;
+
 /// What a live target can hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Holds {
@@ -105,6 +108,8 @@ pub struct Survey {
     pub modules: BTreeSet<String>,
     /// From where on nothing can be read.
     pub opaque: Option<(u64, Unknown)>,
+    /// Hashes that will be written and whose fields have expiries of their own.
+    pub field_expiries: u64,
     /// Keys whose name on the target another key has too.
     pub collisions: u64,
     /// When the backup was taken, Unix time in milliseconds.
@@ -169,6 +174,7 @@ impl Surveyor {
                 unreadable_libraries: 0,
                 modules: BTreeSet::new(),
                 opaque: None,
+                field_expiries: 0,
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
             },
@@ -197,7 +203,7 @@ impl Surveyor {
 
     fn key(&mut self, head: &KeyHead<'_>) -> Result<(), Failure> {
         self.seen += 1;
-        if self.seen % 1024 == 0 {
+        if self.seen.is_multiple_of(1024) {
             (self.progress)(self.seen);
             if self.cancel.is_cancelled() {
                 return Err(Failure::new(
@@ -215,6 +221,9 @@ impl Surveyor {
             Fate::Written { db, expire_at_ms } => {
                 found.keys += 1;
                 found.expires += u64::from(expire_at_ms.is_some());
+                if FIELD_EXPIRY_TYPES.contains(&head.value_type.code()) {
+                    self.survey.field_expiries += 1;
+                }
                 *found
                     .types
                     .entry(head.value_type.logical().as_str())
@@ -385,12 +394,17 @@ mod tests {
     #[test]
     fn databases_that_meet_are_found() {
         let route = |map: &[(u32, u32)], only: &[u32]| {
-            let mut route = Route::default();
-            route.map = map
-                .iter()
-                .map(|(a, b)| (DbIndex(*a), DbIndex(*b)))
-                .collect();
-            route.filters.databases = only.iter().map(|db| DbIndex(*db)).collect();
+            let route = Route {
+                map: map
+                    .iter()
+                    .map(|(a, b)| (DbIndex(*a), DbIndex(*b)))
+                    .collect(),
+                filters: Filters {
+                    databases: only.iter().map(|db| DbIndex(*db)).collect(),
+                    ..Filters::default()
+                },
+                ..Route::default()
+            };
             merged(&route)
                 .into_iter()
                 .map(|db| db.0)

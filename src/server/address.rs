@@ -274,10 +274,10 @@ fn parse_place(place: &str) -> Result<(String, u16), AddressError> {
 
 fn parse_db(text: &str) -> Result<u32, AddressError> {
     // A sign would pass `parse`.
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        if let Ok(db) = text.parse() {
-            return Ok(db);
-        }
+    if text.bytes().all(|b| b.is_ascii_digit())
+        && let Ok(db) = text.parse()
+    {
+        return Ok(db);
     }
     Err(AddressError::Database(text.to_owned()))
 }

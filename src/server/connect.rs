@@ -1,7 +1,7 @@
 //! From an address to an authenticated connection: dialling, TLS, AUTH, and errors that say
 //! which of these failed.
 //!
-//! Every new connection asks PING once, in the same write as AUTH, so that a server that turns
+//! Every new connection asks PING once, so that a server that turns
 //! connections away (too many clients, protected mode), or a TLS server that misses our
 //! certificate, is found here and not in the middle of a dump. A server that is loading, or a
 //! user that may not PING, is let through: what they can do is the caller's question.
@@ -181,63 +181,64 @@ impl Endpoint {
         matches!(timeout(limit, ask).await, Ok(Some(true)))
     }
 
+    /// AUTH, then PING, one after the other: since 2025 servers keep one answer at a time for
+    /// a client that is not authenticated, and drop the rest.
     async fn log_in(&self, wire: &mut Wire) -> Result<(), Error> {
-        wire.queue(&[b"PING"]);
         let password = self.password.as_ref().map(Secret::expose);
-        match (&self.username, password) {
-            (Some(user), password) => wire.queue(&[
-                b"AUTH",
-                user.as_bytes(),
-                password.unwrap_or_default().as_bytes(),
-            ]),
-            (None, Some(password)) => wire.queue(&[b"AUTH", password.as_bytes()]),
-            (None, None) => {}
-        }
-        // A server that turns us away has hung up already: what it said is still to be read.
-        let sent = wire.flush().await;
-        let ping = match wire.reply().await {
-            Ok(reply) => reply,
-            Err(error) => return Err(self.first_answer(sent.err().unwrap_or(error))),
-        };
-        let logs_in = self.username.is_some() || self.password.is_some();
-        if let Some(reply) = ping.as_error() {
-            match reply.code {
-                Code::NoAuth if logs_in => {}
-                Code::NoAuth => {
-                    return Err(Error::Login {
-                        place: self.place(),
-                        who: "a client without password".to_owned(),
-                        reply,
-                    });
-                }
-                // PING itself has no such answers: they are to the connection.
-                Code::Err | Code::Denied => {
-                    return Err(Error::TurnedAway {
-                        place: self.place(),
-                        reply,
-                    });
-                }
-                _ => {}
+        let auth = match (&self.username, password) {
+            (Some(user), password) => {
+                let password = password.unwrap_or_default().as_bytes();
+                Some(
+                    self.ask(wire, &[b"AUTH", user.as_bytes(), password])
+                        .await?,
+                )
             }
-        } else if !matches!(ping, Reply::Simple(_)) {
-            return Err(Error::Unexpected {
-                command: "PING".to_owned(),
+            (None, Some(password)) => Some(self.ask(wire, &[b"AUTH", password.as_bytes()]).await?),
+            (None, None) => None,
+        };
+        let login_error = |reply| Error::Login {
+            place: self.place(),
+            who: match (&self.username, password) {
+                (Some(user), _) => format!("the user `{user}`"),
+                (None, Some(_)) => "the default user".to_owned(),
+                (None, None) => "a client without password".to_owned(),
+            },
+            reply,
+        };
+        let turned_away = |reply| Error::TurnedAway {
+            place: self.place(),
+            reply,
+        };
+        if let Some(reply) = auth.as_ref().and_then(Reply::as_error) {
+            return Err(match reply.code {
+                Code::Denied => turned_away(reply),
+                // Said to AUTH, or to the connection? Who is turned away is also hung up on.
+                Code::Err if self.ask(wire, &[b"PING"]).await.is_err() => turned_away(reply),
+                _ => login_error(reply),
             });
         }
-        if logs_in {
-            let answer = wire.reply().await.map_err(|e| self.first_answer(e))?;
-            if let Some(reply) = answer.as_error() {
-                return Err(Error::Login {
-                    place: self.place(),
-                    who: match &self.username {
-                        Some(user) => format!("the user `{user}`"),
-                        None => "the default user".to_owned(),
-                    },
-                    reply,
-                });
-            }
+        let ping = self.ask(wire, &[b"PING"]).await?;
+        match ping.as_error() {
+            None if matches!(ping, Reply::Simple(_)) => Ok(()),
+            None => Err(Error::Unexpected {
+                command: "PING".to_owned(),
+            }),
+            Some(reply) => match reply.code {
+                Code::NoAuth => Err(login_error(reply)),
+                // PING itself has no such answers: they are to the connection.
+                Code::Err | Code::Denied => Err(turned_away(reply)),
+                _ => Ok(()),
+            },
         }
-        Ok(())
+    }
+
+    async fn ask(&self, wire: &mut Wire, args: &[&[u8]]) -> Result<Reply, Error> {
+        wire.queue(args);
+        // A server that turns us away has hung up already: what it said is still to be read.
+        let sent = wire.flush().await;
+        wire.reply()
+            .await
+            .map_err(|error| self.first_answer(sent.err().unwrap_or(error)))
     }
 
     /// Makes the most of a connection that ends before it has said anything.

@@ -121,6 +121,7 @@ pub(super) fn problem(error: &io::Error, host: &str) -> Option<TlsProblem> {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
             | AlertDescription::HandshakeFailure
             | AlertDescription::UnknownCA => TlsProblem::ClientCertificate,
             other => TlsProblem::Other(format!("the server ended the handshake: {other:?}")),

@@ -180,7 +180,10 @@ impl WireReader {
     /// [`Error::Closed`] at the end of the stream.
     pub async fn raw(&mut self, max: usize) -> Result<Bytes, Error> {
         if self.buf.is_empty() {
-            self.buf.reserve(max);
+            // What is left of the last room is used up first: a piece keeps its whole room alive.
+            if self.buf.capacity() < READ_ROOM.min(max) {
+                self.buf.reserve(max.max(READ_ROOM));
+            }
             self.read().await?;
         }
         let len = self.buf.len().min(max);

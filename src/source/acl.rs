@@ -35,8 +35,8 @@ pub fn acl_line(
             }
         }
         Method::Scan => {
-            // A right to read is enough from 7.0 on; before, keys have only one right.
-            keys = if seven { " %R~*" } else { " ~*" };
+            // Not `%R~*`: the servers' `*` does not match the empty key. No command here writes.
+            keys = " ~*";
             rules.extend(["+scan", "+dump", "+time", "+memory|usage"]);
             rules.push(if seven { "+pexpiretime" } else { "+pttl" });
             if seven {

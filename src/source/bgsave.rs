@@ -5,7 +5,9 @@
 //! the path may be another server's. So the save is ours only when all of this holds: no save
 //! runs, the last one succeeded, `rdb_saves` moved (7.0 and later), the file is another than
 //! before (which is held open meanwhile, so that its inode can't be used again), and the file's
-//! own `ctime`, version and replication ID fit. It is opened once: a later rename can't swap it.
+//! own `ctime`, version and replication ID fit: it was made when a save began that we know of. What
+//! remains is another server of the same version and without a replication history that saves to
+//! this path within the same seconds. The file is opened once: a later rename can't swap it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,7 +27,13 @@ use super::{Error, Method, Pumped};
 /// Bytes of a piece.
 const PIECE: u64 = 512 << 10;
 /// How often the server is asked whether it is done: at first, and at most.
-const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// How far the clock that counts in seconds (`ctime`, LASTSAVE) may be behind TIME, in microseconds:
+/// it moves with the kernel's tick.
+const COARSE_US: i64 = 100_000;
+/// How far a file's `ctime` may be from the moment at which its save is known to have begun, in
+/// seconds: a busy machine lets the child wait.
+const BEGAN_WITHIN_S: i64 = 3;
 /// How long a scheduled save may take to begin once nothing is in its way. The server's own
 /// delay after a failed save is 5 s.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
@@ -49,11 +57,11 @@ pub(super) async fn locate(
     if let Some(path) = rdb_path {
         return Ok(path.clone());
     }
-    let incapable = |why: &str, source| Error::Incapable {
+    let incapable = |why: &str, source: Option<server::Error>| Error::Incapable {
         method: Method::Bgsave,
         place: endpoint.place(),
         why: why.to_owned(),
-        source,
+        source: source.map(Box::new),
     };
     if !control.is_local() {
         return Err(incapable(
@@ -116,18 +124,18 @@ fn forbidden(path: &Path) -> Error {
     for folder in folders {
         // Searching a folder is what `metadata` of a name in it needs.
         let inside = folder.join(".");
-        if let Err(error) = std::fs::metadata(&inside) {
-            if error.kind() == io::ErrorKind::PermissionDenied {
-                let (mode, group) = mode_and_group(folder);
-                return Error::FileForbidden {
-                    path: path.to_owned(),
-                    missing: format!(
-                        "the folder {} lacks the search right (x) for this user{mode}",
-                        folder.display()
-                    ),
-                    group,
-                };
-            }
+        if let Err(error) = std::fs::metadata(&inside)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            let (mode, group) = mode_and_group(folder);
+            return Error::FileForbidden {
+                path: path.to_owned(),
+                missing: format!(
+                    "the folder {} lacks the search right (x) for this user{mode}",
+                    folder.display()
+                ),
+                group,
+            };
         }
     }
     let (mode, group) = mode_and_group(path);
@@ -166,7 +174,7 @@ fn failed(endpoint: &Endpoint, doing: &'static str, source: server::Error) -> Er
     Error::Server {
         place: endpoint.place(),
         doing,
-        source,
+        source: Box::new(source),
     }
 }
 
@@ -182,8 +190,10 @@ pub(super) async fn open(
         control,
         endpoint,
         run_id: None,
+        began_s: Vec::new(),
     };
     // A save that begins between our look and our BGSAVE makes it fail: then it is waited for too.
+    let mut refusals = 0;
     let (before, from_us, old) = loop {
         let before = watch.no_save_runs().await?;
         let old = readable(&path)?;
@@ -192,26 +202,39 @@ pub(super) async fn open(
             Ok(()) => break (before, from_us, old),
             Err(error) => match error.code() {
                 Some(Code::Err) if watch.info().await?.bgsave_in_progress => {}
+                // That save may have ended just now.
+                Some(Code::Err) if refusals < 2 => refusals += 1,
                 Some(Code::Err | Code::NoPerm) => {
                     return Err(Error::Incapable {
                         method: Method::Bgsave,
                         place: endpoint.place(),
                         why: "BGSAVE is refused".to_owned(),
-                        source: Some(error),
+                        source: Some(Box::new(error)),
                     });
                 }
                 _ => return Err(failed(endpoint, "save (BGSAVE)", error)),
             },
         }
     };
+    if !before.aof_rewrite_in_progress {
+        // It has begun: a save is forked before BGSAVE is answered.
+        let now_us = watch.time_us().await?;
+        watch.began_s.push(now_us.div_euclid(1_000_000));
+    }
     let after = watch.save_is_over(&before, from_us).await?;
     let till_us = watch.time_us().await?;
+    let mut began_s = watch.began_s;
+    began_s.extend(last_save_began(&after));
     let proof = Proof {
         endpoint,
         path: &path,
         before: &before,
         after: &after,
-        window_s: (from_us.div_euclid(1_000_000), till_us.div_euclid(1_000_000)),
+        window_s: (
+            (from_us - COARSE_US).div_euclid(1_000_000),
+            till_us.div_euclid(1_000_000),
+        ),
+        began_s: &began_s,
     };
     proof.open(old)
 }
@@ -221,6 +244,8 @@ struct Watch<'a> {
     control: &'a mut Control,
     endpoint: &'a Endpoint,
     run_id: Option<String>,
+    /// When saves were seen to begin, by the server's time.
+    began_s: Vec<i64>,
 }
 
 impl Watch<'_> {
@@ -263,8 +288,19 @@ impl Watch<'_> {
         let mut pause = POLL.0;
         let mut scheduled = before.aof_rewrite_in_progress;
         let mut idle_since: Option<Instant> = None;
+        let mut saving = false;
+        let mut looks = 0;
         loop {
             let facts = self.info().await?;
+            looks += 1;
+            // A save ends with the server's next tick at the earliest: one that is not to be seen
+            // at once waits behind something, such as a module's child.
+            scheduled |= looks == 1 && !facts.bgsave_in_progress && !ran(before, &facts);
+            if facts.bgsave_in_progress && !saving {
+                let now_us = self.time_us().await?;
+                self.began_s.push(now_us.div_euclid(1_000_000));
+            }
+            saving = facts.bgsave_in_progress;
             scheduled |= facts.aof_rewrite_in_progress && !facts.bgsave_in_progress;
             if facts.bgsave_in_progress || facts.aof_rewrite_in_progress && !ran(before, &facts) {
                 idle_since = None;
@@ -273,7 +309,8 @@ impl Watch<'_> {
             } else {
                 let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
                 let done = ran(before, &facts)
-                    && (!facts.last_bgsave_ok || facts.last_save_s >= from_us / 1_000_000);
+                    && (!facts.last_bgsave_ok
+                        || facts.last_save_s >= (from_us - COARSE_US) / 1_000_000);
                 if done || !scheduled || idle > BEGIN_WITHIN {
                     return Ok(facts);
                 }
@@ -292,6 +329,12 @@ fn ran(before: &Facts, now: &Facts) -> bool {
     }
 }
 
+/// When the last save began, as far as the server's counters of its end and duration tell.
+fn last_save_began(facts: &Facts) -> Option<i64> {
+    let seconds: i64 = facts.get("rdb_last_bgsave_time_sec")?.parse().ok()?;
+    (seconds >= 0).then(|| facts.last_save_s - seconds)
+}
+
 /// What is known about a save that is over, against which the file is held.
 struct Proof<'a> {
     endpoint: &'a Endpoint,
@@ -300,6 +343,8 @@ struct Proof<'a> {
     after: &'a Facts,
     /// The server's time before BGSAVE and after the save, in seconds.
     window_s: (i64, i64),
+    /// When saves began within it.
+    began_s: &'a [i64],
 }
 
 impl Proof<'_> {
@@ -313,10 +358,10 @@ impl Proof<'_> {
                 place: self.endpoint.place(),
             });
         }
-        if let (Some(before), Some(after)) = (self.before.rdb_saves, self.after.rdb_saves) {
-            if after <= before {
-                return Err(self.not_ours("the server counts no save since it was asked"));
-            }
+        if let (Some(before), Some(after)) = (self.before.rdb_saves, self.after.rdb_saves)
+            && after <= before
+        {
+            return Err(self.not_ours("the server counts no save since it was asked"));
         }
         if self.after.last_save_s < self.window_s.0 {
             return Err(self.not_ours("the server's last save is older than our request"));
@@ -356,6 +401,12 @@ impl Proof<'_> {
         if !(from..=till).contains(&ctime) {
             return Err(self.not_ours(&format!(
                 "it was made at {ctime}, the save between {from} and {till} (Unix time)"
+            )));
+        }
+        let near = |began: &i64| (began - ctime).abs() <= BEGAN_WITHIN_S;
+        if !self.began_s.iter().any(near) {
+            return Err(self.not_ours(&format!(
+                "it was made at {ctime} (Unix time), when no save of this server began"
             )));
         }
         if let Some(version) = &head.version {
@@ -469,7 +520,8 @@ mod tests {
             path: Path::new("/d.rdb"),
             before: &before,
             after: &after,
-            window_s: (100, 102),
+            window_s: (100, 130),
+            began_s: &[100, 101],
         };
         let head = |ctime: i64, version: &str, replid: &str| Head {
             ctime_s: Some(ctime),
@@ -480,7 +532,11 @@ mod tests {
         assert_eq!(proof.fits(&head(101, "7.0.15", "mine")).unwrap(), 101);
         assert_eq!(proof.fits(&head(100, "7.0.15", "old")).unwrap(), 100);
         assert!(proof.fits(&head(99, "7.0.15", "mine")).is_err());
-        assert!(proof.fits(&head(103, "7.0.15", "mine")).is_err());
+        assert!(
+            proof.fits(&head(105, "7.0.15", "mine")).is_err(),
+            "no save began then"
+        );
+        assert!(proof.fits(&head(131, "7.0.15", "mine")).is_err());
         assert!(proof.fits(&head(101, "7.0.14", "mine")).is_err());
         assert!(proof.fits(&head(101, "7.0.15", "theirs")).is_err());
         assert!(proof.fits(&Head::default()).is_err());
@@ -499,15 +555,13 @@ mod tests {
                 before,
                 after,
                 window_s: (100, 102),
+                began_s: &[100],
             }
             .open(old)
         };
         let before = facts("rdb_saves:1\nrdb_last_save_time:90");
-        let failed = facts("rdb_saves:2\nrdb_last_save_time:90").clone();
-        let failed = Facts {
-            last_bgsave_ok: false,
-            ..failed
-        };
+        let mut failed = facts("rdb_saves:2\nrdb_last_save_time:90");
+        failed.last_bgsave_ok = false;
         assert!(matches!(
             open(&before, &failed, None),
             Err(Error::SaveFailed { .. })

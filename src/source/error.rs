@@ -13,7 +13,7 @@ use super::Method;
 #[non_exhaustive]
 pub enum Error {
     /// A server can't be reached, does not let us in, or broke off outside of a transfer.
-    #[error("cannot {doing} at {place}")]
+    #[error("{place}: cannot {doing}")]
     Server {
         /// The server.
         place: String,
@@ -21,7 +21,7 @@ pub enum Error {
         doing: &'static str,
         /// What went wrong.
         #[source]
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// The server is loading its data set.
     #[error("{place} is loading its data set")]
@@ -46,7 +46,7 @@ pub enum Error {
         count: Option<u32>,
         /// The server's answer to SELECT.
         #[source]
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// The method does not work here: the server or the user does not allow it.
     #[error("{method} does not work at {place}: {why}")]
@@ -59,7 +59,7 @@ pub enum Error {
         why: String,
         /// The server's answer, where there is one.
         #[source]
-        source: Option<server::Error>,
+        source: Option<Box<server::Error>>,
     },
     /// The dump file, or a folder on its way, may not be read.
     #[error("no permission to read {path}: {missing}")]
@@ -122,7 +122,7 @@ pub enum Error {
         expected: Option<u64>,
         /// How it broke off.
         #[source]
-        source: server::Error,
+        source: Box<server::Error>,
     },
     /// A value that is larger than DUMP should be asked for.
     #[error("a key of database {db} ({key}) is larger than scan_max_value ({limit} bytes){}", has(*.bytes))]
@@ -206,7 +206,7 @@ impl Error {
                 Kind::Unavailable
             }
             Error::Restarted { .. } => Kind::Unreachable,
-            Error::Died { source, .. } => match source {
+            Error::Died { source, .. } => match source.as_ref() {
                 server::Error::Idle(_) => Kind::Timeout,
                 _ => Kind::Unreachable,
             },
@@ -266,10 +266,11 @@ impl Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         // What a server says is classified by the server's room.
+        let told = error.to_string();
         if let Error::Server { source, .. } = error {
-            return Failure::from(source).context("no dump of this server");
+            return Failure::from(*source).context(told);
         }
-        let mut failure = Failure::new(error.kind(), error.to_string());
+        let mut failure = Failure::new(error.kind(), told);
         failure.hint = error.hint();
         if let Error::NoMethod { reasons, .. } = &error {
             failure.causes.extend(reasons.iter().cloned());

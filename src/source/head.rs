@@ -45,7 +45,6 @@ impl Head {
         Scanner::new()
             .feed(bytes, &mut handler)
             .map_err(|error| error.to_string())?;
-        drop(handler);
         if header {
             Ok(head)
         } else {

@@ -5,8 +5,8 @@
 //! file whatever the method. With [`Choice::Auto`] a method that this server or this user does not
 //! allow gives way to the next, and the reasons are kept; any other error is an error.
 //!
-//! The trap that each method has is told at its own door: a stale file ([`bgsave`]), a transfer
-//! that only looks whole ([`replication`]), a key that is seen twice ([`scan`]).
+//! The trap that each method has is told at its own door: a stale file (`bgsave`), a transfer
+//! that only looks whole (`replication`), a key that is seen twice (`scan`).
 
 mod acl;
 mod bgsave;

@@ -26,6 +26,11 @@ pub(super) async fn pick(request: &Request) -> Result<Picked, Error> {
     if picked.facts.role == Role::Replica && !picked.facts.master_link_up {
         return Err(Error::StaleReplica { place });
     }
+    if picked.facts.cluster_enabled {
+        picked.warnings.push(format!(
+            "{place} is a node of a cluster: the dump holds its own slots alone"
+        ));
+    }
     if let Some(db) = request.databases.iter().flatten().max().copied() {
         check_database(&mut picked.control, place, db).await?;
     }
@@ -123,12 +128,12 @@ async fn ask(endpoint: &Endpoint) -> Result<(Control, Facts), Error> {
     let mut control = endpoint.control().await.map_err(|source| Error::Server {
         place: endpoint.place(),
         doing: "connect",
-        source,
+        source: Box::new(source),
     })?;
     let facts = control.info().await.map_err(|source| Error::Server {
         place: endpoint.place(),
         doing: "ask for INFO",
-        source,
+        source: Box::new(source),
     })?;
     Ok((control, facts))
 }
@@ -148,14 +153,14 @@ async fn check_database(control: &mut Control, place: String, db: u32) -> Result
                     place,
                     db,
                     count: count.and_then(|count| count.parse().ok()),
-                    source: error,
+                    source: Box::new(error),
                 })
             }
             Some(Code::NoPerm) => Ok(()),
             _ => Err(Error::Server {
                 place,
                 doing: "select the database",
-                source: error,
+                source: Box::new(error),
             }),
         },
     }

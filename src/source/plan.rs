@@ -1,16 +1,15 @@
 //! Which methods would work, without doing any: for `check`.
 //!
-//! ACL DRYRUN tells it from 7.0 on, to a user that may ask. Otherwise each command is tried in a
-//! form that can do no harm: the server looks at the number of arguments first, at the ACL
-//! next, and at what they mean last, so a form that makes no sense is refused by the ACL or, when
-//! that lets it through, by the command itself. The trap is PSYNC: for most servers any arguments
-//! mean "then send everything", so only `PSYNC ? -1 FAILOVER` (6.2 and later: refused, as the
-//! replication ID is not the server's) is tried, and before 6.2 nothing.
+//! Each command is tried in a form that can do no harm: a server looks at the number of arguments
+//! first, at the ACL next, and at what they mean last, so a form that makes no sense is refused by
+//! the ACL or, when that lets it through, by the command itself. The trap is PSYNC: for most servers
+//! any arguments mean "then send everything". `PSYNC ? -1 FAILOVER` (6.2 and later) is refused, as
+//! `?` is no server's replication ID; before 6.2 it is only queued in a transaction that is discarded.
 
 use std::path::PathBuf;
 
 use crate::server::info::Version;
-use crate::server::{Code, Control, Facts};
+use crate::server::{self, Code, Control, Facts};
 
 use super::acl::{FindsFile, Selects, acl_line};
 use super::error::chain;
@@ -170,7 +169,7 @@ async fn look(
                     .harmless("PSYNC", &["PSYNC", "?", "-1", "FAILOVER"])
                     .await?;
             } else {
-                asker.dry_run("PSYNC", &["PSYNC", "?", "-1"]).await?;
+                asker.queued("PSYNC", &["PSYNC", "?", "-1"]).await?;
             }
         }
         Method::Scan => {
@@ -202,7 +201,31 @@ struct Asker<'a> {
 impl Asker<'_> {
     /// Tries a command in a form that does nothing.
     async fn harmless(&mut self, name: &str, args: &[&str]) -> Result<(), Error> {
-        let answer: Result<redis::Value, _> = self.control.call(args).await;
+        let answer = self.control.call(args).await;
+        self.judge(name, args[0], answer).await
+    }
+
+    /// Queues a command in a transaction that is discarded: the ACL is asked when it is queued.
+    async fn queued(&mut self, name: &str, args: &[&str]) -> Result<(), Error> {
+        let begun: Result<redis::Value, _> = self.control.call(&["MULTI"]).await;
+        if begun.is_err() {
+            self.unknown.push(format!(
+                "whether {name} is allowed shows only when it is done"
+            ));
+            return Ok(());
+        }
+        let answer = self.control.call(args).await;
+        // A user that may MULTI and not DISCARD has a transaction that never runs: as good.
+        let _discarded: Result<redis::Value, _> = self.control.call(&["DISCARD"]).await;
+        self.judge(name, args[0], answer).await
+    }
+
+    async fn judge(
+        &mut self,
+        name: &str,
+        command: &str,
+        answer: Result<redis::Value, server::Error>,
+    ) -> Result<(), Error> {
         let Err(error) = answer else {
             return Ok(());
         };
@@ -213,7 +236,7 @@ impl Asker<'_> {
             }
             // Either it is not known here, or it is, and finds that our form makes no sense.
             Some(Code::Err) => {
-                if self.is_known(args[0]).await? == Some(false) {
+                if self.is_known(command).await? == Some(false) {
                     self.obstacles
                         .push(format!("this server has no command {name}"));
                 }
@@ -223,22 +246,9 @@ impl Asker<'_> {
                 return Err(Error::Server {
                     place: self.place.clone(),
                     doing: "try what is allowed",
-                    source: error,
+                    source: Box::new(error),
                 });
             }
-        }
-        Ok(())
-    }
-
-    /// Asks the ACL about a command that can't be tried.
-    async fn dry_run(&mut self, name: &str, args: &[&str]) -> Result<(), Error> {
-        if self.is_known(args[0]).await? == Some(false) {
-            self.obstacles
-                .push(format!("this server has no command {name}"));
-        } else {
-            self.unknown.push(format!(
-                "whether {name} is allowed shows only when it is done"
-            ));
         }
         Ok(())
     }
@@ -256,7 +266,7 @@ impl Asker<'_> {
             Err(error) if error.is_disconnect() => Err(Error::Server {
                 place: self.place.clone(),
                 doing: "ask which commands there are",
-                source: error,
+                source: Box::new(error),
             }),
             Err(_) => Ok(None),
         }

@@ -52,7 +52,7 @@ pub(super) async fn open(endpoint: &Endpoint, facts: &Facts) -> Result<Opened, E
     let failed = |source| Error::Server {
         place: place.clone(),
         doing: "ask for the data set",
-        source,
+        source: Box::new(source),
     };
     let incapable = |command: &str, reply: ServerError| {
         let why = format!("{command} is refused");
@@ -60,10 +60,10 @@ pub(super) async fn open(endpoint: &Endpoint, facts: &Facts) -> Result<Opened, E
             method: Method::Replication,
             place: place.clone(),
             why,
-            source: Some(server::Error::Reply {
+            source: Some(Box::new(server::Error::Reply {
                 command: command.to_owned(),
                 reply,
-            }),
+            })),
         }
     };
 
@@ -134,7 +134,7 @@ pub(super) async fn open(endpoint: &Endpoint, facts: &Facts) -> Result<Opened, E
         place: place.clone(),
         received: 0,
         expected: None,
-        source,
+        source: Box::new(source),
     })?;
     if let Some(text) = line.strip_prefix(b"-") {
         tracing::debug!(reply = %ServerError::parse(text), "instead of the file");
@@ -201,7 +201,7 @@ impl Opened {
                 place: place.clone(),
                 received: bytes,
                 expected,
-                source,
+                source: Box::new(source),
             })?;
             let (pieces, end) = match &mut form {
                 Form::Length(_) => ([piece, Bytes::new()], false),

@@ -78,7 +78,7 @@ pub(super) async fn open(
     let failed = |source| Error::Server {
         place: place.clone(),
         doing: "prepare the scan",
-        source,
+        source: Box::new(source),
     };
     let mut wire = endpoint.wire().await.map_err(failed)?;
     wire.set_limits(Limits {
@@ -109,7 +109,7 @@ pub(super) async fn open(
                     method: Method::Scan,
                     place,
                     why: format!("{} is refused", String::from_utf8_lossy(args[0])),
-                    source: Some(error),
+                    source: Some(Box::new(error)),
                 });
             }
             Err(error) => return Err(failed(error)),
@@ -215,6 +215,8 @@ impl Opened {
             db: 0,
             begun: false,
             stages: VecDeque::new(),
+            large: Vec::new(),
+            held_cursor: None,
             file,
             sink: sink.clone(),
             out,
@@ -332,8 +334,6 @@ enum Stage {
     Sizes(Vec<Bytes>),
     /// Of the expiry and DUMP of each key (before 7.0 TIME in front).
     Values(Vec<Bytes>),
-    /// Not asked yet: large values wait for their turn.
-    Later(Vec<Bytes>),
 }
 
 struct Walk {
@@ -351,6 +351,10 @@ struct Walk {
     /// Whether it has its heading in the file.
     begun: bool,
     stages: VecDeque<Stage>,
+    /// Groups of keys with large values, not asked for yet.
+    large: Vec<Vec<Bytes>>,
+    /// Where SCAN goes on when the large values are through.
+    held_cursor: Option<Bytes>,
     file: Writer<Sink>,
     sink: Sink,
     out: mpsc::Sender<Bytes>,
@@ -363,7 +367,7 @@ impl Walk {
             place: self.place.clone(),
             received: self.file.bytes(),
             expected: None,
-            source,
+            source: Box::new(source),
         }
     }
 
@@ -378,7 +382,7 @@ impl Walk {
         reply.ok(command).map_err(|source| Error::Server {
             place: self.place.clone(),
             doing: "scan",
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -399,19 +403,28 @@ impl Walk {
         }
         self.ask_scan(b"0");
         self.flush().await?;
-        while let Some(stage) = self.stages.pop_front() {
-            match stage {
-                Stage::Scan => self.on_scan().await?,
-                Stage::Sizes(keys) => self.on_sizes(keys).await?,
-                Stage::Values(keys) => self.on_values(keys).await?,
-                Stage::Later(keys) => {
-                    self.ask_values(&keys);
+        loop {
+            while let Some(stage) = self.stages.pop_front() {
+                match stage {
+                    Stage::Scan => self.on_scan().await?,
+                    Stage::Sizes(keys) => self.on_sizes(keys).await?,
+                    Stage::Values(keys) => self.on_values(keys).await?,
+                }
+            }
+            // Nothing is in flight: now the large ones, one group after the other.
+            for group in std::mem::take(&mut self.large) {
+                self.ask_values(&group);
+                self.flush().await?;
+                self.on_values(group).await?;
+            }
+            match self.held_cursor.take() {
+                None => return Ok(()),
+                Some(cursor) => {
+                    self.ask_scan(&cursor);
                     self.flush().await?;
-                    self.on_values(keys).await?;
                 }
             }
         }
-        Ok(())
     }
 
     fn ask_scan(&mut self, cursor: &[u8]) {
@@ -447,7 +460,11 @@ impl Walk {
         let keys = self.unseen(keys).await?;
         // The next SCAN is in front: the server works on it while we read this batch.
         if cursor != "0" {
-            self.ask_scan(&cursor);
+            if self.large.is_empty() {
+                self.ask_scan(&cursor);
+            } else {
+                self.held_cursor = Some(cursor);
+            }
         }
         if !keys.is_empty() {
             self.pace.take(keys.len()).await;
@@ -516,19 +533,19 @@ impl Walk {
                 group.push(key);
             }
         }
-        let mut groups = groups.into_iter().filter(|group| !group.is_empty());
-        // Large values wait until all that was asked before has been read.
-        if let Some(first) = groups.next() {
-            let more: Vec<Stage> = groups.map(Stage::Later).collect();
-            if more.is_empty() {
-                self.ask_values(&first);
-                self.stages.push_back(Stage::Values(first));
-                return self.flush().await;
+        groups.retain(|group| !group.is_empty());
+        match <[Vec<Bytes>; 1]>::try_from(groups) {
+            Ok([keys]) => {
+                self.ask_values(&keys);
+                self.stages.push_back(Stage::Values(keys));
+                self.flush().await
             }
-            self.stages.push_back(Stage::Later(first));
-            self.stages.extend(more);
+            // Large values wait until all that was asked before has been read.
+            Err(groups) => {
+                self.large.extend(groups);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     async fn on_values(&mut self, keys: Vec<Bytes>) -> Result<(), Error> {
@@ -548,7 +565,7 @@ impl Walk {
                 Ok(reply) => reply.ok("DUMP").map_err(|source| Error::Server {
                     place: self.place.clone(),
                     doing: "scan",
-                    source,
+                    source: Box::new(source),
                 })?,
                 Err(server::Error::TooLong { len, .. }) => {
                     return Err(self.too_large(&key, Some(len)));

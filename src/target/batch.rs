@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A batch is full with so many bytes.
 const FULL_BYTES: usize = 128 << 10;
@@ -42,9 +43,16 @@ pub(crate) struct Batch {
     bytes: Bytes,
     beside: Vec<Bytes>,
     pub(crate) expected: Vec<Expected>,
+    /// The room that a payload beside it takes, until it is sent.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 impl Batch {
+    /// Bytes that travel beside it.
+    pub(crate) fn bytes_beside(&self) -> usize {
+        self.beside.iter().map(Bytes::len).sum()
+    }
+
     /// The bytes to send, in order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Bytes> {
         std::iter::once(self.bytes.clone()).chain(self.beside.iter().cloned())
@@ -143,6 +151,7 @@ impl Builder {
             bytes,
             beside: vec![payload, self.bytes.split().freeze()],
             expected: std::mem::take(&mut self.expected),
+            room: None,
         })
     }
 
@@ -164,6 +173,7 @@ impl Builder {
             bytes: self.bytes.split().freeze(),
             beside: Vec::new(),
             expected: std::mem::take(&mut self.expected),
+            room: None,
         };
         self.bytes.reserve(FULL_BYTES * 2);
         Some(batch)

@@ -148,10 +148,10 @@ impl Write for PendingFile {
 
 impl Drop for PendingFile {
     fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            if let Err(error) = std::fs::remove_file(temporary) {
-                tracing::warn!(path = %temporary.display(), %error, "a temporary file stays behind");
-            }
+        if let Some(temporary) = &self.temporary
+            && let Err(error) = std::fs::remove_file(temporary)
+        {
+            tracing::warn!(path = %temporary.display(), %error, "a temporary file stays behind");
         }
     }
 }
@@ -387,16 +387,14 @@ impl Handler for Rewrite {
                 }
             }
             Event::Key(head) => self.begin(&head)?,
-            Event::Value(bytes) => {
-                if self.in_key {
-                    self.raw(bytes)?;
-                }
+            Event::Value(bytes) if self.in_key => {
+                self.raw(bytes)?;
             }
             Event::ValueEnd => self.in_key = false,
-            Event::Function { raw, .. } | Event::FunctionPreGa { raw } => {
-                if self.route.filters.is_all() {
-                    self.raw(raw)?;
-                }
+            Event::Function { raw, .. } | Event::FunctionPreGa { raw }
+                if self.route.filters.is_all() =>
+            {
+                self.raw(raw)?;
             }
             Event::ModuleAux { raw, .. } | Event::ModuleAuxData(raw) => self.raw(raw)?,
             Event::Opaque { offset, what } => return Err(Error::Opaque { offset, what }.into()),

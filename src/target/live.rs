@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Asked, Batch, Builder, Eviction, Options};
@@ -21,6 +23,15 @@ use crate::server::{self, Code, Endpoint, Reply, ServerError};
 
 /// Batches that wait for the pump. With those in flight they are what a restore keeps in memory.
 const WAITING: usize = 4;
+
+/// Room for payloads that travel beside their batches, in KiB.
+const ROOM_KIB: u32 = 32 << 10;
+
+/// From this size on, in bytes, a payload gets all of the room: two of them are never in memory at once.
+const HUGE: usize = 16 << 20;
+
+/// After the end of a run, how long the reading thread is waited for.
+const READER_GRACE: Duration = Duration::from_secs(4);
 
 /// What happens to a key that the target has already: `--on-conflict`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +127,13 @@ where
     .await;
     tally.conclude(ended)?;
     // Only now: when the pump has stopped, the reader's complaint is that nobody takes its batches.
-    let sender = read?;
+    let written = tally.written.keys;
+    let sender = read.map_err(|failure| {
+        failure.context(format!(
+            "the backup could not be read to its end; {written} keys were written to {}",
+            facts.place
+        ))
+    })?;
     Ok(Written {
         expired: sender.expired,
         left_out: sender.left_out,
@@ -197,7 +214,7 @@ async fn drive<F, R>(
     judge: &mut (impl Judge + Send),
     rate: u64,
     cancel: &CancellationToken,
-    make: impl FnOnce(mpsc::Sender<Batch>) -> F,
+    make: impl FnOnce(Outlet) -> F,
     read: R,
 ) -> (Result<End, server::Error>, Result<F, Failure>)
 where
@@ -210,7 +227,11 @@ where
         Err(error) => return (Err(error), Err(gone())),
     };
     let (outlet, batches) = mpsc::channel(WAITING);
-    let feeder = make(outlet);
+    let feeder = make(Outlet {
+        batches: outlet,
+        room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
+        runtime: Handle::current(),
+    });
     let reading = tokio::task::spawn_blocking(move || {
         let mut feeder = read(feeder)?;
         feeder.lane().end()?;
@@ -218,19 +239,33 @@ where
         Ok(feeder)
     });
     let ended = pump(wire, batches, judge, rate, cancel).await;
-    let read = reading.await.unwrap_or_else(|_| Err(gone()));
-    (ended, read)
+    let read = match &ended {
+        Ok(End::Done) => reading.await,
+        // It ends with the next batch that nobody takes; a storage that stalls must not hold us up.
+        _ => match tokio::time::timeout(READER_GRACE, reading).await {
+            Ok(read) => read,
+            Err(_) => return (ended, Err(gone())),
+        },
+    };
+    (ended, read.unwrap_or_else(|_| Err(gone())))
+}
+
+/// Where batches go.
+struct Outlet {
+    batches: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+    /// The reading thread need not be one of the runtime's.
+    runtime: Handle,
 }
 
 /// The way from a reading thread to the pump.
-#[derive(Debug)]
 struct Lane {
     builder: Builder,
-    outlet: Option<mpsc::Sender<Batch>>,
+    outlet: Option<Outlet>,
 }
 
 impl Lane {
-    fn new(outlet: mpsc::Sender<Batch>, max_commands: usize) -> Lane {
+    fn new(outlet: Outlet, max_commands: usize) -> Lane {
         Lane {
             builder: Builder::new(max_commands),
             outlet: Some(outlet),
@@ -240,16 +275,27 @@ impl Lane {
     /// Whether somebody still takes batches.
     fn check(&self) -> Result<(), Error> {
         match &self.outlet {
-            Some(outlet) if !outlet.is_closed() => Ok(()),
+            Some(outlet) if !outlet.batches.is_closed() => Ok(()),
             _ => Err(Error::Stopped),
         }
     }
 
     fn send(&self, batch: Batch) -> Result<(), Error> {
         match &self.outlet {
-            Some(outlet) => outlet.blocking_send(batch).map_err(|_| Error::Stopped),
+            Some(outlet) => outlet
+                .batches
+                .blocking_send(batch)
+                .map_err(|_| Error::Stopped),
             None => Err(Error::Stopped),
         }
+    }
+
+    /// Waits until there is room for so many bytes. When the pump ends, what it had not sent gives its room back.
+    fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let outlet = self.outlet.as_ref().ok_or(Error::Stopped)?;
+        let kib = u32::try_from(bytes >> 10).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        let wait = Arc::clone(&outlet.room).acquire_many_owned(kib);
+        outlet.runtime.block_on(wait).map_err(|_| Error::Stopped)
     }
 
     fn send_full(&mut self) -> Result<(), Error> {
@@ -284,6 +330,8 @@ pub struct KeySender {
     left_out: u64,
     name: Vec<u8>,
     spare: Vec<u8>,
+    /// All of the room, for a huge value.
+    room: Option<OwnedSemaphorePermit>,
     current: Option<Current>,
 }
 
@@ -298,7 +346,7 @@ struct Current {
 
 impl KeySender {
     fn new(
-        outlet: mpsc::Sender<Batch>,
+        outlet: Outlet,
         max_commands: usize,
         route: Route,
         (rdb, clock, absolute): (FileVersion, Clock, bool),
@@ -315,6 +363,7 @@ impl KeySender {
             left_out: 0,
             name: Vec::new(),
             spare: Vec::new(),
+            room: None,
             current: None,
         }
     }
@@ -325,7 +374,7 @@ impl KeySender {
         let (db, expire_at_ms) = match self.route.fate(head, &key, now)? {
             Fate::LeftOut => {
                 self.left_out += 1;
-                if self.left_out % 1024 == 0 {
+                if self.left_out.is_multiple_of(1024) {
                     self.lane.check()?;
                 }
                 return Ok(());
@@ -379,9 +428,28 @@ impl KeySender {
             .restore(current.db.0, &self.name, ttl, &mut payload, &options);
         self.spare = payload;
         match large {
-            Some(batch) => lane.send(batch),
+            Some(mut batch) => {
+                batch.room = Some(match self.room.take() {
+                    Some(room) => room,
+                    None => lane.room(batch.bytes_beside())?,
+                });
+                lane.send(batch)
+            }
             None => lane.send_full(),
         }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        if self.room.is_none() && current.payload.payload_bytes() + bytes.len() > HUGE {
+            // What waits in the batch is sent, so that the room can come free.
+            self.lane.end()?;
+            self.room = Some(self.lane.room(usize::MAX)?);
+        }
+        current.payload.push(bytes);
+        Ok(())
     }
 }
 
@@ -391,11 +459,7 @@ impl Handler for KeySender {
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
         match event {
             Event::Key(head) => self.begin(&head)?,
-            Event::Value(bytes) => {
-                if let Some(current) = &mut self.current {
-                    current.payload.push(bytes);
-                }
-            }
+            Event::Value(bytes) => self.push(bytes)?,
             Event::ValueEnd => self.end()?,
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),
             Event::Opaque { offset, what } => return Err(Error::Opaque { offset, what }.into()),
@@ -464,7 +528,7 @@ impl Judge for Look<'_> {
         }
         if asked == Asked::Exists {
             self.asked += 1;
-            if self.asked % 1024 == 0 {
+            if self.asked.is_multiple_of(1024) {
                 (self.settings.progress)(self.asked);
             }
             if reply.as_int().is_some_and(|count| count > 0) {
@@ -602,7 +666,7 @@ impl Judge for Tally<'_> {
             };
         }
         self.answered += 1;
-        if self.answered % 1024 == 0 {
+        if self.answered.is_multiple_of(1024) {
             (self.settings.progress)(self.answered);
         }
         match error {

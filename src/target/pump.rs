@@ -85,7 +85,7 @@ async fn send_all(
 ) -> Result<(), Error> {
     let mut next_at = Instant::now();
     loop {
-        let batch = tokio::select! {
+        let mut batch = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
             batch = batches.recv() => match batch {
@@ -103,10 +103,11 @@ async fn send_all(
             next_at = next_at.max(Instant::now()) + pause;
         }
         let parts: Vec<Bytes> = batch.parts().collect();
+        let room = batch.room.take();
         tokio::select! {
             biased;
-            room = sent.reserve() => match room {
-                Ok(room) => room.send(batch.without_payloads()),
+            place = sent.reserve() => match place {
+                Ok(place) => place.send(batch.without_payloads()),
                 // The reader has gone only after an error, which it tells itself.
                 Err(_) => return Ok(()),
             },
@@ -115,6 +116,8 @@ async fn send_all(
         for part in parts {
             writer.send(&part).await?;
         }
+        // Only now may another large payload come.
+        drop(room);
     }
 }
 

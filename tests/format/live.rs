@@ -199,6 +199,9 @@ fn fill(server: &mut Server) {
         run(server, &format!("XADD stream:big {}-1 f {i}", i + 1));
     }
     let long = "0123456789abcdef".repeat(1000);
+    run(server, &format!("SET str:lzf {long}"));
+    let words: Vec<String> = (0..2_000).map(|i| format!("word{}", i * i % 977)).collect();
+    run(server, &format!("SET str:words {}", words.concat()));
     run(server, &format!("RPUSH list:long {long} {long} short"));
     if maybe(server, "HSET hash:expiry a 1 b 2")
         && maybe(server, "HPEXPIRE hash:expiry 10000000 FIELDS 1 a")
@@ -267,6 +270,11 @@ fn every_server_writes_files_that_scan_verified_and_payloads_that_equal_them() {
             assert_eq!(dumped, found.payload, "{name}: {text}");
             let parsed = Payload::parse(&dumped).unwrap();
             assert_eq!(parsed.version, version, "{name}: {text}");
+            if parsed.type_code == 0 {
+                let value = StringRef::parse(parsed.value).unwrap().unwrap();
+                let said = server.call(&[b"GET", key]).unwrap().unwrap();
+                assert_eq!(value.decode().unwrap(), said, "{name}: {text}");
+            }
             // It goes back where it came from, under the footer that goes furthest down.
             let value_type = parsed.value_type.unwrap();
             let footer = payload::footer_version_for(value_type, version.family, version.number);

@@ -15,4 +15,5 @@ mod docs;
 mod harness;
 mod restore;
 mod selection;
+mod sources;
 mod trouble;

@@ -84,6 +84,31 @@ fn a_selection_becomes_a_file_that_a_server_loads() {
 }
 
 #[test]
+fn a_plan_for_a_file_tells_what_it_would_hold_and_writes_nothing() {
+    let kind = servers::usual();
+    let dumped = Dumped::full(kind);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.rdb");
+    let request = Request {
+        filters: Filters {
+            databases: [DbIndex(1)].into(),
+            ..Filters::default()
+        },
+        ..Request::default()
+    };
+    let token = tokio_util::sync::CancellationToken::new();
+    let plan = good(super::wait(rdbkeeper::restore::plan_file(
+        dumped.backup(),
+        &path,
+        request,
+        super::silent(),
+        token,
+    )));
+    assert_eq!((plan.keys, plan.refused), (300, None));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn expiries_in_a_file_are_shifted_and_stripped() {
     let kind = servers::usual();
     let dumped = Dumped::full(kind);

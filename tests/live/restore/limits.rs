@@ -211,7 +211,7 @@ fn a_target_that_dies_is_an_error_with_what_was_written_for_certain() {
     let endpoint = endpoint(&server.lock().unwrap());
     let failure = wait(async {
         let request = Request {
-            rate: 20_000,
+            rate: 4000,
             ..Request::default()
         };
         let prepared = good(
@@ -284,6 +284,63 @@ fn a_stop_in_the_middle_says_how_far_it_came() {
             .contains(&format!("{keys} keys were written")),
         "{keys}: {failure:?}"
     );
+}
+
+#[test]
+fn a_stop_while_the_target_stalls_ends_all_the_same() {
+    use rustix::process::Signal;
+    let dumped = many(20_000);
+    let server = Server::start(servers::usual());
+    let token = CancellationToken::new();
+    let progress: OnProgress = {
+        let (token, server) = (token.clone(), &server);
+        let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+        Arc::new(move |progress: Progress| {
+            if progress.stage == Stage::Writing && !token.is_cancelled() {
+                rustix::process::kill_process(pid, Signal::STOP).unwrap();
+                token.cancel();
+            }
+        })
+    };
+    let request = Request {
+        rate: 40_000,
+        ..Request::default()
+    };
+    let begun = Instant::now();
+    let failure = wait(async {
+        let prepared = good(
+            restore::prepare(dumped.backup(), endpoint(&server), request, progress, token).await,
+        );
+        prepared.run().await
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    server.signal(Signal::CONT);
+}
+
+#[test]
+fn huge_values_arrive_one_after_the_other() {
+    let kind = servers::usual();
+    let source = Server::start(kind);
+    let mut client = source.client();
+    let noise = data::Random::new(9).bytes(20 << 20);
+    for number in 0..3 {
+        client.run(cmd!["SET", format!("huge:{number}"), &noise]);
+        client.run(cmd!["SET", format!("large:{number}"), &noise[..1 << 20]]);
+        client.run(cmd!["SET", format!("small:{number}"), number]);
+    }
+    let dumped = Dumped::of(&source);
+    drop(source);
+    let server = Server::start(kind);
+    assert_eq!(good(run(&dumped, &server, Request::default())).keys, 9);
+    dumped
+        .contents
+        .must_equal(&Contents::of(&mut server.client()), "huge values");
 }
 
 #[test]

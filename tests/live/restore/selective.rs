@@ -36,7 +36,7 @@ fn filters_choose_by_database_name_and_type() {
     let outcome = good(run(&dumped, &server, request));
     let expected = dumped.contents.clone().only(|db, key, item| {
         let name = String::from_utf8_lossy(key).into_owned();
-        let tail = name.as_bytes().len() >= 3
+        let tail = name.len() >= 3
             && name.ends_with(|c: char| c.is_ascii_digit())
             && name.as_bytes()[name.len() - 2].is_ascii_digit()
             && name.as_bytes()[name.len() - 3] == b':';

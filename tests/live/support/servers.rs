@@ -201,16 +201,16 @@ fn look_at(family: String, program: PathBuf) -> Option<Kind> {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     let version = (next(), next(), next());
-    // A program built without TLS does not know the directive; one with it refuses the value. Neither starts.
+    // One with TLS misses its certificate; one without does not know the directive, or has nothing behind it.
     let refusal = Process::new(&program)
-        .args(["--port", "0", "--tls-replication", "neither"])
+        .args(["--port", "0", "--tls-port", "1"])
         .output()
         .ok()?;
     let said = [refusal.stdout, refusal.stderr].concat();
     Some(Kind {
         family,
         version,
-        tls: String::from_utf8_lossy(&said).contains("must be 'yes' or 'no'"),
+        tls: String::from_utf8_lossy(&said).contains("Failed to configure TLS"),
         program,
     })
 }
