@@ -1,22 +1,19 @@
 //! One dump, for all the databases that share it.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::fan::{self, Fanned, Output};
+use super::record::{About, Archive, Keep, manifest};
 use super::upload::{Uploaded, abandon, upload};
 use super::{Context, Job, Made, Outcome, plan};
 use crate::catalog::commit::{Prepared, commit, places};
 use crate::catalog::list::{is_shrunk, list};
 use crate::catalog::lock::HostLock;
-use crate::catalog::manifest::{Data, FORMAT, Rdb, Source};
 use crate::catalog::{BackupId, Listing, Manifest};
 use crate::failure::{Failure, Kind};
-use crate::pipeline::outbound::PackedFacts;
-use crate::source::{self, Dump, Method, Pumped};
+use crate::source::{self, Pumped};
 use crate::stage;
 use crate::storage::{self, NamedStore};
 
@@ -155,14 +152,6 @@ async fn take(
     }
 }
 
-/// Which databases of a dump go into the archives.
-enum Keep {
-    /// Those that are configured.
-    Meant,
-    /// All of them, and why.
-    All { warning: String },
-}
-
 enum Stopped {
     /// The dump can't be filtered.
     Opaque(String),
@@ -278,14 +267,6 @@ fn interrupted() -> Failure {
         .hint("nothing of it is kept; run it again")
 }
 
-/// One archive in the making.
-struct Archive {
-    id: BackupId,
-    object: String,
-    started_at: Timestamp,
-    databases: Option<BTreeSet<u32>>,
-}
-
 struct Begun {
     archives: Vec<Archive>,
     outputs: Vec<Output>,
@@ -324,27 +305,6 @@ fn begin(jobs: &[Job], started_at: Timestamp, keep: &Keep) -> Result<Begun, Fail
         });
     }
     Ok(begun)
-}
-
-/// What is known of the dump before it flows.
-struct About {
-    facts: source::SourceFacts,
-    method: Method,
-    consistency: &'static str,
-    reasons: Vec<String>,
-    warnings: Vec<String>,
-}
-
-impl About {
-    fn of(dump: &Dump) -> About {
-        About {
-            facts: dump.facts.clone(),
-            method: dump.method,
-            consistency: dump.consistency.as_str(),
-            reasons: dump.reasons.clone(),
-            warnings: dump.warnings.clone(),
-        }
-    }
 }
 
 /// Whether the dump is whole; if not, what of all that went wrong was the cause of the rest.
@@ -392,71 +352,6 @@ async fn lost(uploads: Vec<Uploaded>, error: &crate::pipeline::outbound::Error) 
     }
     abandon(open).await;
     failure.unwrap_or_else(|| Failure::new(Kind::Failed, error.to_string()))
-}
-
-#[allow(clippy::too_many_arguments)]
-fn manifest(
-    job: &Job,
-    context: &Context,
-    archive: Archive,
-    about: &About,
-    fanned: &Fanned,
-    packed: &PackedFacts,
-    keep: &Keep,
-) -> Manifest {
-    let only = archive.databases.as_ref();
-    let facts = &about.facts;
-    let configured = match keep {
-        Keep::Meant => job.databases.iter().flatten().copied().collect(),
-        Keep::All { .. } => Vec::new(),
-    };
-    Manifest {
-        format: FORMAT,
-        id: archive.id,
-        database: job.name.clone(),
-        host: context.host.clone(),
-        tool: concat!("rdbkeeper ", env!("CARGO_PKG_VERSION")).to_owned(),
-        started_at: archive.started_at,
-        snapshot_at: snapshot_at(about, fanned).unwrap_or(archive.started_at),
-        finished_at: Timestamp::now(),
-        source: Source {
-            address: facts.address.clone(),
-            databases: configured,
-            server: facts.server.clone(),
-            run_id: facts.run_id.clone(),
-            role: facts.role.to_owned(),
-            replid: facts.replid.clone().unwrap_or_default(),
-            offset: facts.offset,
-        },
-        method: about.method.to_string(),
-        consistency: about.consistency.to_owned(),
-        rdb: Rdb::of(&fanned.summary, &fanned.report, only),
-        data: Data {
-            object: archive.object,
-            bytes: packed.bytes,
-            sha256: packed.sha256.clone(),
-            plain_bytes: packed.plain_bytes,
-            plain_sha256: packed.plain_sha256.clone(),
-            compression: job.compression,
-            encryption: None,
-            recipients: Vec::new(),
-        },
-    }
-}
-
-/// The moment of a point-in-time dump is the one that the server wrote into it.
-fn snapshot_at(about: &About, fanned: &Fanned) -> Option<Timestamp> {
-    let told = about.facts.snapshot_ms;
-    let told = told.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    match about.method {
-        Method::Scan => told,
-        Method::Bgsave | Method::Replication => fanned
-            .summary
-            .aux
-            .ctime
-            .and_then(|second| Timestamp::from_second(second).ok())
-            .or(told),
-    }
 }
 
 /// Commits an archive in every storage that has its data.

@@ -8,6 +8,7 @@
 mod fan;
 mod group;
 mod plan;
+mod record;
 mod upload;
 
 use std::collections::BTreeSet;

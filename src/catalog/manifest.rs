@@ -274,7 +274,7 @@ mod tests {
         let check = json["check"].as_str().unwrap();
         let text = std::str::from_utf8(&bytes).unwrap();
         let before = text.rfind("\"check\"").unwrap();
-        assert_eq!(check, sha256(text[..before].as_bytes()));
+        assert_eq!(check, sha256(&text.as_bytes()[..before]));
     }
 
     #[test]

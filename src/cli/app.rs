@@ -17,7 +17,7 @@ use super::args::{self, BackupCommand, Cli, Command, NotACommand};
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::{Progress, Show, Unit};
-use super::{backup, check, man, restore};
+use super::{backup, check, man, restore, show};
 use crate::config::{Config, Environment};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
@@ -128,7 +128,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Backup(BackupCommand::Now(args)) => backup::now(app, args).await,
         Command::Backup(BackupCommand::List(args)) => app.stoppable(backup::list(app, args)).await,
-        Command::Backup(BackupCommand::Show(args)) => app.stoppable(backup::show(app, args)).await,
+        Command::Backup(BackupCommand::Show(args)) => app.stoppable(show::show(app, args)).await,
         Command::Backup(BackupCommand::Verify(args)) => {
             app.stoppable(backup::verify(app, args)).await
         }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::app::{App, interrupted};
-use super::args::{DeleteArgs, ListArgs, NowArgs, ShowArgs, StorageArg, VerifyArgs};
+use super::args::{DeleteArgs, ListArgs, NowArgs, StorageArg, VerifyArgs};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
-use super::table::{Align, Facts, Table};
+use super::table::{Align, Table};
 use crate::backup::{self, Context, Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
-use crate::catalog::manifest::Rdb;
 use crate::catalog::selector::{Finder, Subject};
 use crate::catalog::{Backup, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
@@ -151,7 +150,7 @@ fn manifest_json(
     value
 }
 
-fn backup_json(backup: &Backup) -> Value {
+pub(super) fn backup_json(backup: &Backup) -> Value {
     manifest_json(
         &backup.manifest,
         backup.place.storage(),
@@ -161,7 +160,7 @@ fn backup_json(backup: &Backup) -> Value {
     )
 }
 
-fn storage_name(storage: &StorageArg) -> Option<String> {
+pub(super) fn storage_name(storage: &StorageArg) -> Option<String> {
     storage.storage.as_ref().map(ToString::to_string)
 }
 
@@ -192,7 +191,11 @@ pub(super) async fn find(
 }
 
 /// Lists what is there, of the named databases or of all, with the shrunk ones marked.
-async fn listing(app: &App, names: &[String], storages: &[NamedStore]) -> Result<Listing, Failure> {
+pub(super) async fn listing(
+    app: &App,
+    names: &[String],
+    storages: &[NamedStore],
+) -> Result<Listing, Failure> {
     let mut listing = Listing::default();
     if names.is_empty() {
         listing = list_backups(storages, None).await?;
@@ -286,7 +289,7 @@ fn failure_of(broken: &Broken) -> Failure {
     }
 }
 
-fn marks(backup: &Backup) -> Vec<&'static str> {
+pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
     [
         (backup.pinned, "pinned"),
         (backup.shrunk, "SHRUNK"),
@@ -295,150 +298,6 @@ fn marks(backup: &Backup) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(is, mark)| is.then_some(mark))
     .collect()
-}
-
-/// `backup show`.
-pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
-    let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
-    match subject {
-        Subject::Stored(backup) => {
-            let mut backup = *backup;
-            // What is computed of a backup needs those before it.
-            let database = backup.manifest.database.clone();
-            if backup.place.storage() != crate::catalog::selector::BY_PATH {
-                let storages = setup::stores(&app.config, Some(backup.place.storage()))?;
-                let all = listing(app, &[database], &storages).await?;
-                let same = all
-                    .backups
-                    .iter()
-                    .find(|b| b.manifest.id == backup.manifest.id);
-                backup.shrunk = same.is_some_and(|same| same.shrunk);
-            }
-            app.result(&backup_json(&backup), stored_text(&backup))?;
-        }
-        Subject::File(path) => {
-            let meter = Meter::default();
-            let subject = Subject::File(path);
-            let work = verify::verify(subject, meter.clone());
-            let verified = app
-                .with_progress("reading", Unit::Bytes, &meter, work)
-                .await?;
-            app.result(&verified, file_text(&verified))?;
-        }
-    }
-    Ok(0)
-}
-
-fn stored_text(backup: &Backup) -> String {
-    let manifest = &backup.manifest;
-    let source = &manifest.source;
-    let mut facts = Facts::default();
-    facts.add("backup", &manifest.id);
-    facts.add("database", &manifest.database);
-    facts.add(
-        "storage",
-        format!("{} ({})", backup.place.storage(), backup.place.describe()),
-    );
-    let marks = marks(backup);
-    if !marks.is_empty() {
-        facts.add("marks", marks.join(", "));
-    }
-    facts.add(
-        "taken",
-        format!(
-            "{} ({})",
-            HumanTime(manifest.snapshot_at),
-            manifest.consistency
-        ),
-    );
-    facts.add(
-        "method",
-        format!(
-            "{} from {} {}, {}",
-            manifest.method, source.role, source.address, source.server
-        ),
-    );
-    facts.add("host", format!("{} ({})", manifest.host, manifest.tool));
-    facts.add(
-        "stored",
-        format!(
-            "{} in {} ({})",
-            HumanBytes(manifest.data.bytes),
-            manifest.data.object,
-            manifest.data.compression
-        ),
-    );
-    facts.add(
-        "RDB file",
-        format!(
-            "{}, version {} {}",
-            HumanBytes(manifest.data.plain_bytes),
-            manifest.rdb.family,
-            manifest.rdb.version
-        ),
-    );
-    add_counts(&mut facts, &manifest.rdb);
-    format!("{facts}\n{}", databases(&manifest.rdb))
-}
-
-fn file_text(verified: &Verified) -> String {
-    let mut facts = Facts::default();
-    facts.add("file", verified.path.as_deref().unwrap_or_default());
-    facts.add(
-        "RDB file",
-        format!(
-            "{}, version {} {}",
-            HumanBytes(verified.plain_bytes),
-            verified.rdb.family,
-            verified.rdb.version
-        ),
-    );
-    facts.add("checksum", verified.checksum);
-    add_counts(&mut facts, &verified.rdb);
-    format!("{facts}\n{}", databases(&verified.rdb))
-}
-
-fn add_counts(facts: &mut Facts, rdb: &Rdb) {
-    facts.add(
-        "keys",
-        format!(
-            "{}, {} with an expiry",
-            HumanCount(rdb.keys),
-            HumanCount(rdb.expires)
-        ),
-    );
-    if rdb.functions > 0 {
-        facts.add("functions", rdb.functions);
-    }
-    if rdb.opaque {
-        facts.add(
-            "opaque",
-            "it holds what this version does not know: the counts are those up to there",
-        );
-    }
-}
-
-fn databases(rdb: &Rdb) -> Table {
-    let mut table = Table::new([
-        ("DB", Align::Right),
-        ("KEYS", Align::Right),
-        ("EXPIRING", Align::Right),
-        ("TYPES", Align::Left),
-    ]);
-    for database in &rdb.databases {
-        let types: Vec<String> = database
-            .types
-            .iter()
-            .map(|(kind, keys)| format!("{kind} {}", HumanCount(*keys)))
-            .collect();
-        table.row([
-            database.db.to_string(),
-            HumanCount(database.keys).to_string(),
-            HumanCount(database.expires).to_string(),
-            types.join(", "),
-        ]);
-    }
-    table
 }
 
 /// `backup verify`: every backup that is meant is read, even after one that is damaged.

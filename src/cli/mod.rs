@@ -12,4 +12,5 @@ pub mod man;
 pub mod output;
 pub mod progress;
 mod restore;
+mod show;
 pub mod table;

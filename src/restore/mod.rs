@@ -7,17 +7,19 @@
 //! What it promises: the target is not touched before the backup has been read and checked in full, and nothing is
 //! written when the plan finds that something can't be.
 
+mod before;
+mod file;
 mod plan;
+mod show;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub use file::{plan_file, to_file};
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
 pub use survey::{Holds, Library, Survey, Surveyed, Surveyor, Unheld, UnheldKeys};
 
@@ -26,9 +28,8 @@ use crate::rdb::{DbIndex, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
 use crate::target::facts::TargetFacts;
-use crate::target::file::{Copy, Existing, PendingFile, Rewrite};
 use crate::target::live::{self, Conflicts, OnConflict, Settings};
-use crate::target::{Error, Expiry, Rename, Route};
+use crate::target::{Expiry, Rename, Route};
 
 /// A backup that can be read, as often as it is asked for.
 pub trait Backup: Send + Sync + 'static {
@@ -247,8 +248,8 @@ impl<B: Backup> Prepared<B> {
             ));
         }
         let databases: Vec<u32> = self.plan.flush.keys().copied().collect();
-        flush(&self.endpoint, &self.facts, &databases, &self.cancel).await?;
-        let functions = load(
+        before::flush(&self.endpoint, &self.facts, &databases, &self.cancel).await?;
+        let functions = before::load(
             &self.endpoint,
             &self.facts,
             &self.libraries,
@@ -275,142 +276,6 @@ impl<B: Backup> Prepared<B> {
             functions,
             bytes: None,
         })
-    }
-}
-
-/// Writes a backup into an RDB file: without filters, maps and the like byte for byte the one that was dumped.
-///
-/// # Errors
-/// The backup is damaged, the file is there already or can't be written, or two keys would have one name.
-pub async fn to_file<B: Backup>(
-    backup: Arc<B>,
-    path: &Path,
-    existing: Existing,
-    request: Request,
-    progress: OnProgress,
-    cancel: CancellationToken,
-) -> Result<Outcome, Failure> {
-    let target = path.display().to_string();
-    // First of all, so that a path that can't be written is not found out at the end.
-    let file = PendingFile::create(path, existing)?;
-    let mut route = route_of(&request, jiff::Timestamp::now().as_millisecond());
-    if route.is_identity() && request.into.is_none() {
-        let copy = Stoppable::new(Copy::new(file), cancel);
-        let copied = blocking(move || {
-            let (copy, _) = backup.read(copy)?;
-            Ok((copy.keys, copy.inner.finish()?))
-        });
-        let (keys, bytes) = copied.await?;
-        return Ok(Outcome {
-            target,
-            keys,
-            skipped: 0,
-            expired: 0,
-            left_out: 0,
-            functions: 0,
-            bytes: Some(bytes),
-        });
-    }
-    let (plan, survey) =
-        survey_for_file(&backup, &target, &mut route, &request, &progress, &cancel).await?;
-    if let Some(refusal) = plan.refusal {
-        return Err(refusal);
-    }
-    let mut sizes: BTreeMap<DbIndex, (u64, u64)> = BTreeMap::new();
-    for (db, found) in &survey.databases {
-        let size = sizes.entry(route.database(*db)).or_default();
-        size.0 += found.keys;
-        size.1 += found.expires;
-    }
-    let rewrite = Stoppable::new(Rewrite::new(file, route, sizes), cancel);
-    let written = blocking(move || {
-        let (rewrite, _) = backup.read(rewrite)?;
-        Ok(rewrite.inner.finish()?)
-    })
-    .await?;
-    Ok(Outcome {
-        target,
-        keys: written.keys,
-        skipped: 0,
-        expired: written.expired,
-        left_out: written.left_out,
-        functions: plan.functions.len() as u64,
-        bytes: Some(written.bytes),
-    })
-}
-
-/// What [`to_file`] would do, for a dry run. Reads the backup and writes nothing.
-///
-/// # Errors
-/// The backup is damaged, or the request makes no sense for it.
-pub async fn plan_file<B: Backup>(
-    backup: Arc<B>,
-    path: &Path,
-    request: Request,
-    progress: OnProgress,
-    cancel: CancellationToken,
-) -> Result<Plan, Failure> {
-    let target = path.display().to_string();
-    let mut route = route_of(&request, jiff::Timestamp::now().as_millisecond());
-    let (plan, _) =
-        survey_for_file(&backup, &target, &mut route, &request, &progress, &cancel).await?;
-    Ok(plan)
-}
-
-async fn survey_for_file<B: Backup>(
-    backup: &Arc<B>,
-    target: &str,
-    route: &mut Route,
-    request: &Request,
-    progress: &OnProgress,
-    cancel: &CancellationToken,
-) -> Result<(Plan, Survey), Failure> {
-    let survey = survey_of(backup, route, None, None, request, progress, cancel).await?;
-    route.snapshot_ms = survey.snapshot_ms;
-    if let Some(into) = request.into {
-        plan::into_one(route, into, &survey.meant_databases(&request.filters))?;
-    }
-    let plan = Plan::of(&plan::Ingredients {
-        place: target,
-        facts: None,
-        lacking: &[],
-        survey: &survey,
-        route,
-        on_conflict: request.on_conflict,
-        flush: false,
-        conflicts: None,
-    });
-    Ok((plan, survey))
-}
-
-/// Ends a reading when it is cancelled.
-struct Stoppable<H> {
-    inner: H,
-    keys: u64,
-    cancel: CancellationToken,
-}
-
-impl<H> Stoppable<H> {
-    fn new(inner: H, cancel: CancellationToken) -> Stoppable<H> {
-        Stoppable {
-            inner,
-            keys: 0,
-            cancel,
-        }
-    }
-}
-
-impl<H: Handler<Error = Failure>> Handler for Stoppable<H> {
-    type Error = Failure;
-
-    fn event(&mut self, event: crate::rdb::Event<'_>) -> Result<(), Failure> {
-        if let crate::rdb::Event::Key(_) = event {
-            self.keys += 1;
-            if self.keys.is_multiple_of(1024) && self.cancel.is_cancelled() {
-                return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
-            }
-        }
-        self.inner.event(event)
     }
 }
 
@@ -495,85 +360,4 @@ where
         .unwrap_or_else(|error| {
             Err(Failure::new(Kind::Failed, "the backup was not read").cause(error.to_string()))
         })
-}
-
-/// Empties databases. Their memory is given back behind the scenes; where there is a limit to it, that is awaited.
-async fn flush(
-    endpoint: &Endpoint,
-    facts: &TargetFacts,
-    databases: &[u32],
-    cancel: &CancellationToken,
-) -> Result<(), Failure> {
-    if databases.is_empty() {
-        return Ok(());
-    }
-    let wrap = |source| Error::target(&facts.place, source);
-    let mut wire = endpoint.wire().await.map_err(wrap)?;
-    for db in databases {
-        wire.call(&[b"SELECT", db.to_string().as_bytes()])
-            .await
-            .map_err(wrap)?;
-        // ASYNC is of Redis 4.0.
-        let asynchronous: &[&[u8]] = &[b"FLUSHDB", b"ASYNC"];
-        let words = if facts.info.version.0 >= 4 {
-            asynchronous
-        } else {
-            &asynchronous[..1]
-        };
-        wire.call(words).await.map_err(wrap)?;
-    }
-    // Without a limit there is nothing to wait for.
-    let mut waiting = facts.info.maxmemory > 0;
-    while waiting {
-        let text = wire
-            .call(&[b"INFO", b"memory"])
-            .await
-            .map_err(wrap)?
-            .into_bytes()
-            .unwrap_or_default();
-        let info = crate::server::Facts::parse(&String::from_utf8_lossy(&text));
-        let pending = info
-            .get("lazyfree_pending_objects")
-            .is_some_and(|pending| pending != "0");
-        waiting = pending && !cancel.is_cancelled();
-        if waiting {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    Ok(())
-}
-
-/// Loads the function libraries that the plan says. Returns how many.
-async fn load(
-    endpoint: &Endpoint,
-    facts: &TargetFacts,
-    libraries: &[Library],
-    plans: &[LibraryPlan],
-) -> Result<u64, Failure> {
-    let wanted: Vec<(&Library, LibraryFate)> = libraries
-        .iter()
-        .zip(plans)
-        .map(|(library, plan)| (library, plan.fate))
-        .filter(|(_, fate)| matches!(fate, LibraryFate::Load | LibraryFate::Replace))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(0);
-    }
-    let mut wire = endpoint
-        .wire()
-        .await
-        .map_err(|source| Error::target(&facts.place, source))?;
-    for (library, fate) in &wanted {
-        let mut words: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
-        if *fate == LibraryFate::Replace {
-            words.push(b"REPLACE");
-        }
-        words.push(&library.code);
-        wire.call(&words).await.map_err(|source| Error::Function {
-            place: facts.place.clone(),
-            name: library.name.clone(),
-            source: Box::new(source),
-        })?;
-    }
-    Ok(wanted.len() as u64)
 }

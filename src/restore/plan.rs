@@ -1,7 +1,6 @@
 //! What a restore is going to do, decided from facts alone: nothing here asks a server or writes a byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::Serialize;
 
@@ -482,77 +481,6 @@ impl Plan {
             return Err(refuse(format!("{place} has other function libraries of the same name; nothing was written"))
                 .cause(format!("they are: {names}"))
                 .hint("keep the target's with --on-conflict skip, or the backup's with --on-conflict replace"));
-        }
-        Ok(())
-    }
-}
-
-/// A few lines for a person.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "restore {} keys to {}", self.keys, self.target)?;
-        if let Some(server) = &self.target_server {
-            write!(f, " ({server})")?;
-        }
-        writeln!(f)?;
-        for (db, keys) in &self.flush {
-            writeln!(f, "  database {db} is emptied first: {keys} keys")?;
-        }
-        for found in &self.databases {
-            write!(f, "  database {}", found.from)?;
-            if found.to != found.from {
-                write!(f, " to {}", found.to)?;
-            }
-            write!(f, ": {} keys", found.keys)?;
-            let types: Vec<String> = found
-                .types
-                .iter()
-                .map(|(name, keys)| format!("{keys} {name}"))
-                .collect();
-            if !types.is_empty() {
-                write!(f, " ({})", types.join(", "))?;
-            }
-            for (count, what) in [
-                (found.expires, "expire"),
-                (found.expired, "over and left out"),
-                (found.left_out, "not selected"),
-            ] {
-                if count > 0 {
-                    write!(f, ", {count} {what}")?;
-                }
-            }
-            writeln!(f)?;
-        }
-        for library in &self.functions {
-            let fate = match library.fate {
-                LibraryFate::Load => "loaded",
-                LibraryFate::Replace => "replaces the target's",
-                LibraryFate::Same => "there already",
-                LibraryFate::Skip => "the target's stays",
-                LibraryFate::Conflict => "the target has another one",
-                LibraryFate::Unheld => "the target knows no functions",
-            };
-            writeln!(f, "  function library {}: {fate}", library.name)?;
-        }
-        if let Some(conflicts) = &self.conflicts {
-            writeln!(
-                f,
-                "  {} of these keys are there already (--on-conflict {})",
-                conflicts.keys, self.on_conflict
-            )?;
-        }
-        for found in &self.unheld {
-            writeln!(
-                f,
-                "  cannot be held: {} × {}, the first {} in database {}",
-                found.keys, found.what, found.sample, found.db
-            )?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "  note: {warning}")?;
-        }
-        if let Some(refused) = &self.refused {
-            writeln!(f, "  refused: {refused}")?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 mod acl;
 mod bgsave;
 mod error;
+mod file;
 mod head;
 mod mark;
 mod pick;

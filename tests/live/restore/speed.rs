@@ -46,7 +46,6 @@ fn commands(file: &[u8]) -> (Vec<u8>, usize) {
     let mut scanner = Scanner::new();
     scanner.feed(file, &mut handler).unwrap();
     scanner.finish(&mut handler).unwrap();
-    drop(handler);
     (out, count)
 }
 

@@ -1,0 +1,160 @@
+//! `backup show`.
+
+use super::app::App;
+use super::args::ShowArgs;
+use super::backup::{backup_json, find, listing, marks, storage_name};
+use super::output::HumanTime;
+use super::progress::Unit;
+use super::table::{Align, Facts, Table};
+use crate::catalog::Backup;
+use crate::catalog::manifest::Rdb;
+use crate::catalog::selector::{BY_PATH, Subject};
+use crate::failure::Failure;
+use crate::meter::Meter;
+use crate::setup;
+use crate::units::{HumanBytes, HumanCount};
+use crate::verify::{self, Verified};
+
+/// `backup show`.
+pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
+    let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
+    match subject {
+        Subject::Stored(backup) => {
+            let mut backup = *backup;
+            // What is computed of a backup needs those before it.
+            let database = backup.manifest.database.clone();
+            if backup.place.storage() != BY_PATH {
+                let storages = setup::stores(&app.config, Some(backup.place.storage()))?;
+                let all = listing(app, &[database], &storages).await?;
+                let same = all
+                    .backups
+                    .iter()
+                    .find(|b| b.manifest.id == backup.manifest.id);
+                backup.shrunk = same.is_some_and(|same| same.shrunk);
+            }
+            app.result(&backup_json(&backup), stored_text(&backup))?;
+        }
+        Subject::File(path) => {
+            let meter = Meter::default();
+            let subject = Subject::File(path);
+            let work = verify::verify(subject, meter.clone());
+            let verified = app
+                .with_progress("reading", Unit::Bytes, &meter, work)
+                .await?;
+            app.result(&verified, file_text(&verified))?;
+        }
+    }
+    Ok(0)
+}
+
+fn stored_text(backup: &Backup) -> String {
+    let manifest = &backup.manifest;
+    let source = &manifest.source;
+    let mut facts = Facts::default();
+    facts.add("backup", &manifest.id);
+    facts.add("database", &manifest.database);
+    facts.add(
+        "storage",
+        format!("{} ({})", backup.place.storage(), backup.place.describe()),
+    );
+    let marks = marks(backup);
+    if !marks.is_empty() {
+        facts.add("marks", marks.join(", "));
+    }
+    facts.add(
+        "taken",
+        format!(
+            "{} ({})",
+            HumanTime(manifest.snapshot_at),
+            manifest.consistency
+        ),
+    );
+    facts.add(
+        "method",
+        format!(
+            "{} from {} {}, {}",
+            manifest.method, source.role, source.address, source.server
+        ),
+    );
+    facts.add("host", format!("{} ({})", manifest.host, manifest.tool));
+    facts.add(
+        "stored",
+        format!(
+            "{} in {} ({})",
+            HumanBytes(manifest.data.bytes),
+            manifest.data.object,
+            manifest.data.compression
+        ),
+    );
+    facts.add(
+        "RDB file",
+        format!(
+            "{}, version {} {}",
+            HumanBytes(manifest.data.plain_bytes),
+            manifest.rdb.family,
+            manifest.rdb.version
+        ),
+    );
+    add_counts(&mut facts, &manifest.rdb);
+    format!("{facts}\n{}", databases(&manifest.rdb))
+}
+
+fn file_text(verified: &Verified) -> String {
+    let mut facts = Facts::default();
+    facts.add("file", verified.path.as_deref().unwrap_or_default());
+    facts.add(
+        "RDB file",
+        format!(
+            "{}, version {} {}",
+            HumanBytes(verified.plain_bytes),
+            verified.rdb.family,
+            verified.rdb.version
+        ),
+    );
+    facts.add("checksum", verified.checksum);
+    add_counts(&mut facts, &verified.rdb);
+    format!("{facts}\n{}", databases(&verified.rdb))
+}
+
+fn add_counts(facts: &mut Facts, rdb: &Rdb) {
+    facts.add(
+        "keys",
+        format!(
+            "{}, {} with an expiry",
+            HumanCount(rdb.keys),
+            HumanCount(rdb.expires)
+        ),
+    );
+    if rdb.functions > 0 {
+        facts.add("functions", rdb.functions);
+    }
+    if rdb.opaque {
+        facts.add(
+            "opaque",
+            "it holds what this version does not know: the counts are those up to there",
+        );
+    }
+}
+
+fn databases(rdb: &Rdb) -> Table {
+    let mut table = Table::new([
+        ("DB", Align::Right),
+        ("KEYS", Align::Right),
+        ("EXPIRING", Align::Right),
+        ("TYPES", Align::Left),
+    ]);
+    for database in &rdb.databases {
+        let types: Vec<String> = database
+            .types
+            .iter()
+            .map(|(kind, keys)| format!("{kind} {}", HumanCount(*keys)))
+            .collect();
+        table.row([
+            database.db.to_string(),
+            HumanCount(database.keys).to_string(),
+            HumanCount(database.expires).to_string(),
+            types.join(", "),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,188 @@
+//! The server's answers, counted, and which of them ends a run.
+
+use std::ops::ControlFlow;
+
+use super::super::batch::Asked;
+use super::super::pump::{End, Judge};
+use super::super::{Error, TargetFacts};
+use super::{Conflicts, OnConflict, Settings, Written};
+use crate::selection::shown;
+use crate::server::{self, Code, Reply, ServerError};
+
+/// Counts the answers to EXISTS.
+pub(super) struct Look<'a> {
+    pub(super) found: Conflicts,
+    pub(super) refused: Option<ServerError>,
+    asked: u64,
+    settings: &'a Settings,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Look<'a> {
+        Look {
+            found: Conflicts::default(),
+            refused: None,
+            asked: 0,
+            settings,
+        }
+    }
+}
+
+impl Judge for Look<'_> {
+    fn judge(&mut self, asked: Asked, db: u32, key: &[u8], reply: Reply) -> ControlFlow<()> {
+        if let Some(error) = reply.as_error() {
+            self.refused.get_or_insert(error);
+            return ControlFlow::Break(());
+        }
+        if asked == Asked::Exists {
+            self.asked += 1;
+            if self.asked.is_multiple_of(1024) {
+                (self.settings.progress)(self.asked);
+            }
+            if reply.as_int().is_some_and(|count| count > 0) {
+                self.found.keys += 1;
+                if self.found.samples.len() < 3 {
+                    self.found
+                        .samples
+                        .push((db, shown(key, self.settings.names)));
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Counts the answers to RESTORE, and decides which of them ends the run.
+pub(super) struct Tally<'a> {
+    facts: &'a TargetFacts,
+    settings: &'a Settings,
+    pub(super) written: Written,
+    failed: u64,
+    answered: u64,
+    /// The first key that was refused alone.
+    first: Option<(String, u32, ServerError)>,
+    /// Why it does not go on.
+    fatal: Option<Fatal>,
+}
+
+enum Fatal {
+    Appeared(String, u32),
+    Refused(ServerError),
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(facts: &'a TargetFacts, settings: &'a Settings) -> Tally<'a> {
+        Tally {
+            facts,
+            settings,
+            written: Written::default(),
+            failed: 0,
+            answered: 0,
+            first: None,
+            fatal: None,
+        }
+    }
+
+    /// What the run's end means, once everything in flight is answered.
+    pub(super) fn conclude(&mut self, ended: Result<End, server::Error>) -> Result<(), Error> {
+        let place = self.facts.place.clone();
+        let written = self.written.keys;
+        let rest = self
+            .settings
+            .keys
+            .saturating_sub(written + self.written.skipped);
+        let rest = format!("{rest} were not");
+        if let Some(fatal) = self.fatal.take() {
+            return Err(match fatal {
+                Fatal::Appeared(key, db) => Error::Appeared {
+                    place,
+                    key,
+                    db,
+                    written,
+                },
+                Fatal::Refused(reply) => Error::Refused {
+                    place,
+                    written,
+                    rest,
+                    reply: Box::new(reply),
+                },
+            });
+        }
+        match ended {
+            Err(source) if self.answered == 0 => Err(Error::target(&place, source)),
+            Err(source) => Err(Error::Lost {
+                place,
+                written,
+                source: Box::new(source),
+            }),
+            Ok(End::Cancelled) => Err(Error::Cancelled {
+                place,
+                written,
+                rest,
+            }),
+            Ok(End::Done | End::Stopped) => match self.first.take() {
+                None => Ok(()),
+                Some((key, db, reply)) => Err(Error::Keys {
+                    place,
+                    failed: self.failed,
+                    written,
+                    key,
+                    db,
+                    reply: Box::new(reply),
+                }),
+            },
+        }
+    }
+
+    fn refused(&mut self, db: u32, key: &[u8], reply: ServerError) -> ControlFlow<()> {
+        let names = self.settings.names;
+        match (&reply.code, self.settings.on_conflict) {
+            (Code::BusyKey, OnConflict::Skip) => {
+                self.written.skipped += 1;
+                return ControlFlow::Continue(());
+            }
+            (Code::BusyKey, OnConflict::Fail) => {
+                self.fatal
+                    .get_or_insert_with(|| Fatal::Appeared(shown(key, names), db));
+            }
+            // What is wrong with this key alone.
+            (Code::Err | Code::Other(_) | Code::WrongType | Code::BusyKey, _) => {
+                self.failed += 1;
+                self.first
+                    .get_or_insert_with(|| (shown(key, names), db, reply));
+                return ControlFlow::Continue(());
+            }
+            _ => {
+                self.fatal.get_or_insert(Fatal::Refused(reply));
+            }
+        }
+        ControlFlow::Break(())
+    }
+}
+
+impl Judge for Tally<'_> {
+    fn judge(&mut self, asked: Asked, db: u32, key: &[u8], reply: Reply) -> ControlFlow<()> {
+        let error = reply.as_error();
+        if asked != Asked::Restore {
+            return match error {
+                // Without its database no key may follow.
+                Some(reply) => {
+                    self.fatal.get_or_insert(Fatal::Refused(reply));
+                    ControlFlow::Break(())
+                }
+                None => ControlFlow::Continue(()),
+            };
+        }
+        self.answered += 1;
+        if self.answered.is_multiple_of(1024) {
+            (self.settings.progress)(self.answered);
+        }
+        match error {
+            None => {
+                self.written.keys += 1;
+                ControlFlow::Continue(())
+            }
+            Some(reply) => self.refused(db, key, reply),
+        }
+    }
+}
