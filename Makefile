@@ -40,6 +40,7 @@ install:
 	install -D -m 755 $(TARGET)/release/rdbkeeper $(DESTDIR)$(PREFIX)/bin/rdbkeeper
 	install -D -m 644 config/rdbkeeper.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/rdbkeeper.toml
 	install -D -m 644 config/websauna.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/websauna.toml
+	install -m 644 README.md docs/configuration.md docs/restore.md $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(TARGET)/release/rdbkeeper man > $(DESTDIR)$(PREFIX)/share/man/man1/rdbkeeper.1
 	$(TARGET)/release/rdbkeeper completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/rdbkeeper
