@@ -1,8 +1,8 @@
 //! The backup journey: from configured databases to committed backups.
 //!
-//! Databases on one server share one dump ([`plan`] groups them): one BGSAVE or one transfer, several
-//! archives. The dump is scanned on its way ([`fan`]), every part goes to every storage at once
-//! ([`upload`]), and only when source, scanner and storage all agree that it is whole is the
+//! Databases on one server share one dump (`plan` groups them): one BGSAVE or one transfer, several
+//! archives. The dump is scanned on its way (`fan`), every part goes to every storage at once
+//! (`upload`), and only when source, scanner and storage all agree that it is whole is the
 //! manifest written. Whatever goes wrong before that leaves nothing that is listed.
 
 mod fan;

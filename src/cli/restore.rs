@@ -141,17 +141,18 @@ async fn to_file(
     backup: Arc<Readable>,
     request: Request,
 ) -> Result<u8, Failure> {
+    let meter = Meter::default();
     if args.dry_run {
-        return Err(
-            Failure::new(Kind::Usage, "--dry-run shows a restore to a server")
-                .hint("`rdbkeeper backup show SELECTOR` tells what a file would hold"),
-        );
+        let work = restore::plan_file(backup, path, request, progress(&meter), app.cancel.clone());
+        let plan = app
+            .with_progress("checking", Unit::Keys, &meter, work)
+            .await?;
+        return dry_run(app, &plan);
     }
     let existing = match args.yes {
         true => Existing::Replace,
         false => Existing::Refuse,
     };
-    let meter = Meter::default();
     let work = restore::to_file(
         backup,
         path,
