@@ -2,7 +2,7 @@
 # make demo       the whole tool on real servers, start to end
 # make test       bring the servers that the tests need, and run all tests
 # make lint docs  what else the gate checks
-# make install    DESTDIR and PREFIX are honoured
+# make install    what make has built: DESTDIR and PREFIX are honoured
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -34,10 +34,16 @@ docs:
 bench:
 	$(CARGO) bench --locked --bench engine
 
-install: build
+# Not after `build`: root has no toolchain, as a rule.
+install:
+	@test -x $(TARGET)/release/rdbkeeper || { echo "there is no $(TARGET)/release/rdbkeeper yet: run make first"; exit 1; }
 	install -D -m 755 $(TARGET)/release/rdbkeeper $(DESTDIR)$(PREFIX)/bin/rdbkeeper
 	install -D -m 644 config/rdbkeeper.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/rdbkeeper.toml
 	install -D -m 644 config/websauna.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/websauna.toml
+	install -m 644 README.md docs/configuration.md docs/restore.md $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(TARGET)/release/rdbkeeper man > $(DESTDIR)$(PREFIX)/share/man/man1/rdbkeeper.1
 	$(TARGET)/release/rdbkeeper completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/rdbkeeper
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for unit in systemd/*; do \
+	  sed 's,/usr/bin/rdbkeeper,$(PREFIX)/bin/rdbkeeper,' "$$unit" > $(DESTDIR)$(PREFIX)/lib/systemd/system/"$${unit##*/}" || exit 1; done

@@ -133,6 +133,7 @@ heading "The configuration: two databases, one storage"
 cat >rdbkeeper.toml <<TOML
 [daemon]
 state_dir = "state"
+spool_dir = "spool"
 
 [storage.disk]
 kind = "local"

@@ -11,6 +11,7 @@ mod support;
 
 mod crash;
 mod damage;
+mod docs;
 mod harness;
 mod journey;
 mod restore;

@@ -34,6 +34,11 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Whether it is a Valkey.
     pub fn is_valkey(&self) -> bool {
         self.family == "valkey"
@@ -171,7 +176,7 @@ pub fn each(mut body: impl FnMut(&'static Kind)) {
 }
 
 /// Says a line past the test harness's capture.
-fn announce(line: &str) {
+pub fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "live tests: {line}");
 }
 
