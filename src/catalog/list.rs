@@ -93,7 +93,7 @@ pub struct Broken {
 /// The backups of one or several storages.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Those that are in order, by ID, oldest first.
+    /// Those that are whole as far as a listing can tell, by the moment at which they were begun, oldest first.
     pub backups: Vec<Backup>,
     /// Those that are not, by ID.
     pub broken: Vec<Broken>,
@@ -116,10 +116,7 @@ pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Lis
             }
         }
     }
-    listing
-        .backups
-        .sort_by(|a, b| a.manifest.id.cmp(&b.manifest.id));
-    listing.broken.sort_by(|a, b| a.id.cmp(&b.id));
+    listing.sort();
     Ok(listing)
 }
 
@@ -280,6 +277,13 @@ pub fn is_shrunk(keys: u64, before: u64, guard: f64) -> bool {
 }
 
 impl Listing {
+    /// Orders both lists, oldest first. IDs alone tell no order within a second; manifests do.
+    pub fn sort(&mut self) {
+        let began = |backup: &Backup| (backup.manifest.started_at, backup.manifest.id.clone());
+        self.backups.sort_by_key(began);
+        self.broken.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
     /// Marks the shrunk backups of every database and storage; `guard` gives a database's own.
     pub fn mark_shrunk(&mut self, guard: impl Fn(&str) -> f64) {
         let groups: BTreeSet<(String, String)> = self

@@ -208,7 +208,11 @@ impl Finder<'_> {
         let broken = listing.broken.pop();
         match (newest, broken) {
             // The newest is broken: to take an older one instead is a person's decision.
-            (newest, Some(broken)) if newest.as_ref().is_none_or(|id| *id < broken.id) => {
+            (newest, Some(broken))
+                if newest
+                    .as_ref()
+                    .is_none_or(|id| may_be_older(id, &broken.id)) =>
+            {
                 Err(match newest {
                     Some(id) => older_is_whole(broken, &id),
                     None => broken.error,
@@ -239,6 +243,11 @@ impl Finder<'_> {
         };
         Error::NotFound { what, hint }
     }
+}
+
+/// Whether a whole backup may have been begun before a broken one, whose ID tells only the second.
+fn may_be_older(whole: &BackupId, broken: &BackupId) -> bool {
+    whole != broken && whole.time() <= broken.time()
 }
 
 fn older_is_whole(broken: Broken, older: &BackupId) -> Error {

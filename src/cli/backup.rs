@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::app::{App, interrupted};
@@ -12,7 +13,7 @@ use super::table::{Align, Table};
 use crate::backup::{self, Context, Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
 use crate::catalog::selector::{Finder, Subject};
-use crate::catalog::{Backup, Manifest, Selector, commit};
+use crate::catalog::{Backup, BackupId, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::setup::{self, Overrides};
@@ -205,6 +206,7 @@ pub(super) async fn listing(
         listing.backups.extend(of_name.backups);
         listing.broken.extend(of_name.broken);
     }
+    listing.sort();
     listing.mark_shrunk(|name| {
         let configured = app.config.databases.iter();
         configured
@@ -264,14 +266,25 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             "DAMAGED".to_owned(),
         ]);
     }
+    // A name that is neither configured nor in the archive is a mistyped one.
+    for name in &names {
+        let known = |of: &str| of == name;
+        if !listing.backups.iter().any(|b| known(&b.manifest.database))
+            && !listing.broken.iter().any(|b| known(&b.database))
+        {
+            app.config.database(name)?;
+        }
+    }
     if table.is_empty() && !app.output.is_json() {
         let wheres: Vec<String> = storages.iter().map(|s| s.store.describe()).collect();
         let whose = match names.is_empty() {
             true => String::new(),
             false => format!(" of {}", names.join(", ")),
         };
-        app.result(&documents, "")?;
-        tracing::info!("no backups{whose} in {}", wheres.join(", "));
+        app.result(
+            &documents,
+            format!("no backups{whose} in {}", wheres.join(", ")),
+        )?;
         return Ok(0);
     }
     app.result(&documents, table)?;
@@ -361,31 +374,34 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
 
 /// Of a listing: everything, or the newest of each database, whether it can be read or not.
 fn chosen(app: &App, listing: Listing, all: bool) -> Vec<(String, Result<Subject, Failure>)> {
-    let configured = configured(app);
-    let mut found: Vec<(crate::catalog::BackupId, String, Result<Subject, Failure>)> = Vec::new();
+    let mut found: Vec<(Timestamp, BackupId, String, Result<Subject, Failure>)> = Vec::new();
     for backup in listing.backups {
-        let (id, name) = (backup.manifest.id.clone(), backup.manifest.database.clone());
-        found.push((id, name, Ok(Subject::Stored(Box::new(backup)))));
+        let manifest = &backup.manifest;
+        let (began, id) = (manifest.started_at, manifest.id.clone());
+        let name = manifest.database.clone();
+        found.push((began, id, name, Ok(Subject::Stored(Box::new(backup)))));
     }
     for broken in listing.broken {
         let failure = failure_of(&broken);
-        found.push((broken.id, broken.database, Err(failure)));
+        // What is known of one without a manifest is the second in its ID.
+        found.push((broken.id.time(), broken.id, broken.database, Err(failure)));
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     if !all {
-        let newest = |name: &str| {
-            found
-                .iter()
-                .rev()
-                .find(|(_, of, _)| of == name)
-                .map(|f| f.0.clone())
-        };
-        let newest: Vec<_> = configured.iter().filter_map(|name| newest(name)).collect();
-        found.retain(|(id, name, _)| newest.contains(id) && configured.contains(name));
+        let configured = configured(app);
+        let newest = |name: &String| found.iter().rev().find(|(_, _, of, _)| of == name);
+        let newest: Vec<(BackupId, String)> = configured
+            .iter()
+            .filter_map(newest)
+            .map(|(_, id, name, _)| (id.clone(), name.clone()))
+            .collect();
+        let is_newest =
+            |id: &BackupId, name: &String| newest.iter().any(|n| n.0 == *id && n.1 == *name);
+        found.retain(|(_, id, name, _)| is_newest(id, name));
     }
     found
         .into_iter()
-        .map(|(_, name, subject)| (name, subject))
+        .map(|(_, _, name, subject)| (name, subject))
         .collect()
 }
 

@@ -281,7 +281,7 @@ async fn agree(question: &str) -> Result<(), Failure> {
     let question = question.to_owned();
     let answer = tokio::task::spawn_blocking(move || {
         let mut err = std::io::stderr().lock();
-        write!(err, "{question} [y/N] ").and_then(|()| err.flush())?;
+        write!(err, "{question}? [y/N] ").and_then(|()| err.flush())?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         Ok::<_, std::io::Error>(answer)

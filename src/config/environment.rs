@@ -65,17 +65,19 @@ impl Environment {
         &self.folder
     }
 
-    /// Where this user's rdbkeeper keeps its things when nothing else is configured: `/var/lib/rdbkeeper`
-    /// for root, else `$XDG_STATE_HOME/rdbkeeper` or `~/.local/state/rdbkeeper`. `None` without a home.
+    /// Where this user's rdbkeeper keeps its things when nothing else is configured:
+    /// `$XDG_STATE_HOME/rdbkeeper` where that is set, else `/var/lib/rdbkeeper` for root and
+    /// `~/.local/state/rdbkeeper` for others. `None` without a home.
     pub fn home_of_state(&self) -> Option<PathBuf> {
+        // The XDG specification says that a relative path is to be ignored.
+        let absolute = |name| self.get_path(name).filter(|path| path.is_absolute());
+        if let Some(state) = absolute("XDG_STATE_HOME") {
+            return Some(state.join("rdbkeeper"));
+        }
         if self.root {
             return Some(PathBuf::from("/var/lib/rdbkeeper"));
         }
-        // The XDG specification says that a relative path is to be ignored.
-        let absolute = |name| self.get_path(name).filter(|path| path.is_absolute());
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| Some(absolute("HOME")?.join(".local").join("state")))?;
-        Some(state.join("rdbkeeper"))
+        Some(absolute("HOME")?.join(".local/state/rdbkeeper"))
     }
 
     /// Replaces each `${NAME}` by the variable's value; `$${` stands for `${` itself.

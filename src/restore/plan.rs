@@ -11,6 +11,7 @@ use crate::server::info::Role;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{Conflicts, OnConflict};
 use crate::target::{Expiry, Route};
+use crate::units::HumanCount;
 
 /// Refuses a target that is not to be written to: a replica, a cluster node, a server that loads.
 ///
@@ -352,9 +353,11 @@ impl Plan {
             return None;
         }
         let databases: Vec<String> = self.flush.keys().map(u32::to_string).collect();
+        let plural = if databases.len() == 1 { "" } else { "s" };
         Some(format!(
-            "delete all {keys} keys in database {} of {}?",
-            databases.join(", "),
+            "delete all {} keys in database{plural} {} of {}",
+            HumanCount(keys),
+            databases.join(" and "),
             self.target
         ))
     }
@@ -409,6 +412,14 @@ impl Plan {
         if let Some((offset, what)) = ingredients.survey.opaque {
             return Err(crate::target::Error::Opaque { offset, what }.into());
         }
+        // A mistyped filter must not look like success.
+        if self.keys == 0 && self.left_out > 0 {
+            return Err(refuse(format!(
+                "no key of the backup is selected: the filters leave out all {}",
+                HumanCount(self.left_out)
+            ))
+            .hint("`rdbkeeper backup show` tells what it holds, by database and type; globs are quoted for the shell"));
+        }
         if !ingredients.lacking.is_empty() {
             let list: Vec<String> = ingredients.lacking.iter().map(DbIndex::to_string).collect();
             return Err(
@@ -421,7 +432,8 @@ impl Plan {
             let server = self.target_server.as_deref().unwrap_or("the target");
             let keys: u64 = self.unheld.iter().map(|found| found.keys).sum();
             let mut failure = refuse(format!(
-                "{place} ({server}) cannot hold {keys} keys; nothing was written"
+                "{place} ({server}) cannot hold {} keys",
+                HumanCount(keys)
             ));
             for found in &self.unheld {
                 failure = failure.cause(format!(
@@ -443,19 +455,17 @@ impl Plan {
             (!names.is_empty()).then(|| names.join(", "))
         };
         if let Some(names) = libraries(LibraryFate::Unheld) {
-            return Err(
-                refuse(format!("{place} knows no functions; nothing was written"))
-                    .cause(format!("function libraries in the backup: {names}"))
-                    .hint(
-                        "restore to Redis 7.0 or newer, or restore the keys alone with --match '*'",
-                    ),
-            );
+            return Err(refuse(format!("{place} knows no functions"))
+                .cause(format!("function libraries in the backup: {names}"))
+                .hint(
+                    "restore to Redis 7.0 or newer, or restore the keys alone with --match '*'",
+                ));
         }
         let is_file = ingredients.facts.is_none();
         if self.collisions > 0 && (is_file || ingredients.on_conflict == OnConflict::Fail) {
             return Err(refuse(format!(
-                "{} keys of the backup would take the name of another one; nothing was written",
-                self.collisions
+                "{} keys of the backup would take the name of another one",
+                HumanCount(self.collisions)
             ))
             .hint("put the databases elsewhere with --map, or choose another prefix"));
         }
@@ -469,16 +479,17 @@ impl Plan {
             .filter(|conflicts| conflicts.keys > 0)
         {
             let mut failure = refuse(format!(
-                "{place} has {} of the {} keys already; nothing was written",
-                conflicts.keys, self.keys
+                "{place} has {} of the {} keys already",
+                HumanCount(conflicts.keys),
+                HumanCount(self.keys)
             ));
-            for sample in &conflicts.samples {
-                failure = failure.cause(format!("there is {sample}"));
+            if !conflicts.samples.is_empty() {
+                failure = failure.cause(format!("for example {}", conflicts.samples.join(", ")));
             }
             return Err(failure.hint(hint));
         }
         if let Some(names) = libraries(LibraryFate::Conflict) {
-            return Err(refuse(format!("{place} has other function libraries of the same name; nothing was written"))
+            return Err(refuse(format!("{place} has other function libraries of the same name"))
                 .cause(format!("they are: {names}"))
                 .hint("keep the target's with --on-conflict skip, or the backup's with --on-conflict replace"));
         }

@@ -62,7 +62,7 @@ pub enum Error {
         source: Option<Box<server::Error>>,
     },
     /// The dump file, or a folder on its way, may not be read.
-    #[error("no permission to read {path}: {missing}")]
+    #[error("no permission to read {path}: {missing}{}", group_has_it(group))]
     FileForbidden {
         /// The dump file.
         path: PathBuf,
@@ -308,6 +308,14 @@ pub(super) fn masked(key: &[u8]) -> String {
         })
         .collect();
     format!("`{shown}…`, {} bytes long", key.len())
+}
+
+/// Who has the missing right, as the end of a sentence.
+fn group_has_it(group: &Option<String>) -> String {
+    match group {
+        Some(group) => format!("; the group `{group}` has it"),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]

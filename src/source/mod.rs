@@ -318,7 +318,7 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
                 reasons.extend(refusals);
                 reasons.push(match request.choice {
                     Choice::Auto => format!("{method}: {because}"),
-                    Choice::Only(_) => format!("{method}: as configured; {because}"),
+                    Choice::Only(_) => format!("{method}: as asked for; {because}"),
                 });
                 return Ok(Dump {
                     method,
@@ -333,7 +333,7 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
             }
             Err(error) if request.choice == Choice::Auto && error.is_incapacity() => {
                 let why = error::chain(&error);
-                tracing::info!(%method, %why, "method does not work here");
+                tracing::debug!(%method, %why, "method does not work here");
                 refusals.push(format!("not {method}: {why}"));
             }
             Err(error) => return Err(error),

@@ -98,8 +98,11 @@ fn with_no_configuration_the_local_server_is_kept_in_the_users_state_folder() {
     let user = user.with("XDG_STATE_HOME", "relative");
     let config = Config::without_file(&user).unwrap();
     assert_eq!(path(&config), state.join("backups"));
-    let config = Config::without_file(&user.as_root()).unwrap();
+    let root = user.as_root();
+    let config = Config::without_file(&root).unwrap();
     assert_eq!(path(&config), PathBuf::from("/var/lib/rdbkeeper/backups"));
+    let config = Config::without_file(&root.with("XDG_STATE_HOME", "/xdg")).unwrap();
+    assert_eq!(path(&config), PathBuf::from("/xdg/rdbkeeper/backups"));
     let homeless = Config::without_file(&Environment::in_folder("/"));
     assert!(matches!(homeless, Err(ConfigError::NoHome)));
 }

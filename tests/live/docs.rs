@@ -223,6 +223,8 @@ impl Machine {
             .env_clear()
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("HOME", self.path("home"))
+            // Also as root nothing may lie in the machine's own folders.
+            .env("XDG_STATE_HOME", self.path("var/lib"))
             .env("LC_ALL", "C")
             .env("PLACE", self.folder.path())
             .env("PORT", self.port.to_string())

@@ -233,3 +233,44 @@ fn an_archive_is_read_by_the_common_tools() {
         assert!(decompressed.stdout == plain, "{tool} reads something else");
     }
 }
+
+#[test]
+fn the_newest_of_several_within_a_second_is_the_one_that_was_made_last() {
+    let server = Server::start(usual());
+    let program = Program::new(&format!(
+        "[[database]]\nname = \"web\"\nurl = \"{}\"\nmethod = \"scan\"\n",
+        server.url()
+    ));
+    for _ in 0..8 {
+        let made = program.json(["backup", "now"]).expect(0).json();
+        let newest = program.json(["backup", "show", "web"]).expect(0).json();
+        assert_eq!(newest["id"], made[0]["id"]);
+        let verified = program.json(["backup", "verify"]).expect(0).json();
+        assert_eq!(verified[0]["id"], made[0]["id"]);
+    }
+}
+
+#[test]
+fn a_selection_that_matches_nothing_is_refused_and_a_name_that_nobody_knows_is_told() {
+    let (server, target) = (Server::start(usual()), Server::start(usual()));
+    server.client().run_all(sessions(5));
+    target.client().run(cmd!["SET", "mine", "1"]);
+    let program = Program::new(&format!(
+        "[[database]]\nname = \"web\"\nurl = \"{}\"\n",
+        server.url()
+    ));
+    program.run(["backup", "now"]).expect(0);
+    let to = target.url();
+    let nothing = [
+        "restore", "web", "--to", &to, "--match", "nothing*", "--flush", "--yes",
+    ];
+    let ran = program.run(nothing).expect(5);
+    assert!(
+        ran.stderr.contains("no key of the backup is selected"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(target.client().run(cmd!["GET", "mine"]).text(), "1");
+    program.run(["backup", "list", "wbe"]).expect(2);
+    program.run(["backup", "list", "web"]).expect(0);
+}
