@@ -9,7 +9,7 @@ use crate::catalog::{self, selector::Subject};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::inbound::{self, Unpacked, unpack};
-use crate::rdb::{Handler, Report, ScanError, Scanner};
+use crate::rdb::{FileError, Handler, Report, ScanError, Scanner};
 
 /// What a whole reading proved.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub enum Error<E> {
     Read {
         /// The backup, for people.
         subject: String,
+        /// Whether it is a backup of a storage, and not a file that somebody brought.
+        stored: bool,
         /// What was found.
         error: inbound::Error<ScanError<E>>,
     },
@@ -48,6 +50,7 @@ pub fn read<H: Handler>(
 ) -> Result<Whole, Error<H::Error>> {
     let failed = |error| Error::Read {
         subject: subject.describe(),
+        stored: matches!(subject, Subject::Stored(_)),
         error,
     };
     let (stored, expected) = runtime.block_on(subject.open())?;
@@ -87,17 +90,27 @@ where
 
 impl<E: Into<Failure>> From<Error<E>> for Failure {
     fn from(error: Error<E>) -> Failure {
-        let (subject, error) = match error {
+        let (subject, stored, error) = match error {
             Error::Open(error) => return error.into(),
             Error::Panicked => {
                 return Failure::new(Kind::Failed, "reading the backup was cut short");
             }
-            Error::Read { subject, error } => (subject, error),
+            Error::Read {
+                subject,
+                stored,
+                error,
+            } => (subject, stored, error),
+        };
+        let hint = match stored {
+            true => "`rdbkeeper backup verify --all` tells which of the others are whole",
+            false => {
+                "take another copy of the file, or one of the backups that `rdbkeeper backup list` shows"
+            }
         };
         let damaged = |why: String| {
             Failure::new(Kind::Damaged, format!("{subject} is damaged"))
                 .cause(why)
-                .hint("`rdbkeeper backup list` shows the others; `backup verify` tells which are whole")
+                .hint(hint)
         };
         match error {
             inbound::Error::Storage(error) => {
@@ -117,6 +130,11 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
             error @ inbound::Error::Thread(_) => {
                 Failure::new(Kind::Failed, format!("{subject} cannot be read"))
                     .cause(error.to_string())
+            }
+            inbound::Error::Consumer(ScanError::File(error @ FileError::NotRdb)) => {
+                Failure::new(Kind::Damaged, format!("{subject} is no RDB file"))
+                    .cause(error.to_string())
+                    .hint(hint)
             }
             inbound::Error::Consumer(ScanError::File(error)) => damaged(error.to_string()),
             inbound::Error::Consumer(ScanError::Handler(error)) => error.into(),

@@ -87,6 +87,8 @@ from_system() {
     # The package would start a server of its own; the tests start theirs.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq redis-server redis-tools >"$work/log" 2>&1
   fi
+  # The tests read archives with it, too.
+  command -v zstd >/dev/null 2>&1 || as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq zstd >"$work/log" 2>&1
   command -v redis-server >/dev/null 2>&1 || { say "redis-server cannot be installed: install it by hand"; exit 1; }
 }
 
