@@ -65,7 +65,7 @@ pub async fn verify(subject: Subject, meter: Meter) -> Result<Verified, Failure>
     }
     let path = match &subject {
         Subject::Stored(_) => None,
-        Subject::File(path) => Some(path.display().to_string()),
+        Subject::File(file) => Some(file.path().display().to_string()),
     };
     let storage = match &subject {
         Subject::Stored(backup) => Some(backup.place.storage().to_owned()),

@@ -1,8 +1,11 @@
 //! One dump, for all the databases that share it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::fan::{self, Fanned, Output};
 use super::record::{About, Archive, Keep, manifest};
@@ -16,6 +19,7 @@ use crate::failure::{Failure, Kind};
 use crate::source::{self, Pumped};
 use crate::stage;
 use crate::storage::{self, NamedStore};
+use crate::units::HumanDuration;
 
 /// How many chunks of a dump may wait for the scanner.
 const CHUNKS: usize = 8;
@@ -62,24 +66,49 @@ struct Ready {
     _lock: HostLock,
     /// The keys of the newest backup that is not shrunk.
     keys_before: Option<u64>,
+    /// The storages that can take it, at least one.
+    storages: Vec<NamedStore>,
+    /// Those that cannot, and why: they fail the run, and do not keep the others from having it.
+    unfit: Vec<(String, Failure)>,
 }
 
 /// What must hold before a server is bothered: nobody else is at it, the name is ours, there is room.
 async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
-    let lock = HostLock::take(&context.state_dir, &job.name)?;
-    let mut keys_before = None;
+    let mut ready = Ready {
+        _lock: HostLock::take(&context.state_dir, &job.name)?,
+        keys_before: None,
+        storages: Vec::new(),
+        unfit: Vec::new(),
+    };
     for storage in &job.storages {
-        let mut listing = list(std::slice::from_ref(storage), Some(&job.name)).await?;
-        listing.mark_shrunk(|_| job.shrink_guard);
-        refuse_another_hosts(job, context, &listing)?;
-        ask_for_room(storage, &listing).await?;
-        let good = listing.backups.iter().rev().find(|backup| !backup.shrunk);
-        keys_before = keys_before.or(good.map(|backup| backup.manifest.rdb.keys));
+        match look_at(storage, job, context).await {
+            Ok(keys) => {
+                ready.keys_before = ready.keys_before.or(keys);
+                ready.storages.push(storage.clone());
+            }
+            // Whose backups these are is a question about the name, not about the storage.
+            Err(failure) if failure.kind == Kind::Refused => return Err(failure),
+            Err(failure) => ready.unfit.push((storage.name.clone(), failure)),
+        }
     }
-    Ok(Ready {
-        _lock: lock,
-        keys_before,
-    })
+    if ready.storages.is_empty() && !ready.unfit.is_empty() {
+        return Err(ready.unfit.swap_remove(0).1);
+    }
+    Ok(ready)
+}
+
+/// Looks at what a storage has of this database; gives the keys of its newest good backup.
+async fn look_at(
+    storage: &NamedStore,
+    job: &Job,
+    context: &Context,
+) -> Result<Option<u64>, Failure> {
+    let mut listing = list(std::slice::from_ref(storage), Some(&job.name)).await?;
+    listing.mark_shrunk(|_| job.shrink_guard);
+    refuse_another_hosts(job, context, &listing)?;
+    ask_for_room(storage, &listing).await?;
+    let good = listing.backups.iter().rev().find(|backup| !backup.shrunk);
+    Ok(good.map(|backup| backup.manifest.rdb.keys))
 }
 
 fn refuse_another_hosts(job: &Job, context: &Context, listing: &Listing) -> Result<(), Failure> {
@@ -174,21 +203,14 @@ async fn attempt(
     let Some(mut request) = plan::request(jobs) else {
         return Ok(Vec::new());
     };
-    request.cancel = context.cancel.clone();
-    let timeout = jobs.iter().map(|job| job.timeout).max().unwrap_or_default();
-    let deadline = tokio::time::Instant::now() + timeout;
-    let late = || {
-        Failure::new(
-            Kind::Timeout,
-            format!("it took longer than {}s", timeout.as_secs()),
-        )
-        .hint("raise the database's `timeout`")
-    };
+    let limit = Limit::start(context, jobs);
+    request.cancel = limit.stop.clone();
+    let scanned = request.databases.clone();
     let dump = tokio::select! {
-        dump = source::open(request) => dump?,
-        () = context.cancel.cancelled() => return Err(interrupted().into()),
-        () = tokio::time::sleep_until(deadline) => return Err(late().into()),
+        dump = source::open(request) => dump.map_err(Failure::from),
+        () = limit.stop.cancelled() => Err(interrupted()),
     };
+    let dump = dump.map_err(|failure| limit.cause().unwrap_or(failure))?;
     stage::reached("source-open");
     tracing::debug!(method = %dump.method, "{}", dump.reasons.join("; "));
     context.meter.start_bytes(dump.expected_bytes.unwrap_or(0));
@@ -197,8 +219,8 @@ async fn attempt(
         archives,
         outputs,
         uploads,
-    } = begin(jobs, started_at, &keep)?;
-    let about = About::of(&dump);
+    } = begin(jobs, ready, started_at, &keep, &limit.stop)?;
+    let about = About::of(&dump, scanned);
     let (chunks, incoming) = mpsc::channel(CHUNKS);
     let (threads, meter) = (context.threads, context.meter.clone());
     let scanning =
@@ -207,8 +229,7 @@ async fn attempt(
     // everything behind it winds up by itself.
     let pumped = tokio::select! {
         pumped = dump.pump(chunks) => pumped.map_err(Failure::from),
-        () = context.cancel.cancelled() => Err(interrupted()),
-        () = tokio::time::sleep_until(deadline) => Err(late()),
+        () = limit.stop.cancelled() => Err(interrupted()),
     };
     stage::reached("pumped");
     let fanned = match scanning.await {
@@ -223,8 +244,11 @@ async fn attempt(
     for upload in uploads {
         uploaded.push(upload.await.unwrap_or_default());
     }
-    let stopped = judge(pumped, fanned, &mut uploaded);
-    let (pumped, fanned) = match stopped {
+    let judged = match limit.cause() {
+        Some(failure) => Err(Stopped::Failed(failure)),
+        None => judge(pumped, fanned, &mut uploaded),
+    };
+    let (pumped, fanned) = match judged {
         Ok(whole) => whole,
         Err(stopped) => {
             for uploads in uploaded {
@@ -233,12 +257,6 @@ async fn attempt(
             return Err(stopped);
         }
     };
-    if context.cancel.is_cancelled() {
-        for uploads in uploaded {
-            abandon(uploads).await;
-        }
-        return Err(interrupted().into());
-    }
     let mut made = Vec::with_capacity(jobs.len());
     let packed = fanned.archives.iter();
     for ((((job, ready), archive), packed), uploads) in jobs
@@ -261,6 +279,49 @@ async fn attempt(
     Ok(made)
 }
 
+/// What ends a run before its end: a signal, or its time being over. Every stage watches one token.
+struct Limit {
+    stop: CancellationToken,
+    cancel: CancellationToken,
+    timeout: Duration,
+    timer: JoinHandle<()>,
+}
+
+impl Limit {
+    fn start(context: &Context, jobs: &[Job]) -> Limit {
+        let timeout = jobs.iter().map(|job| job.timeout).max().unwrap_or_default();
+        let stop = context.cancel.child_token();
+        let ended = stop.clone();
+        Limit {
+            stop,
+            cancel: context.cancel.clone(),
+            timeout,
+            timer: tokio::spawn(async move {
+                tokio::time::sleep(timeout).await;
+                ended.cancel();
+            }),
+        }
+    }
+
+    /// Why the run was stopped, if it was.
+    fn cause(&self) -> Option<Failure> {
+        if self.cancel.is_cancelled() {
+            return Some(interrupted());
+        }
+        let late = || {
+            let message = format!("it took longer than {}", HumanDuration(self.timeout));
+            Failure::new(Kind::Timeout, message).hint("raise the database's `timeout`")
+        };
+        self.stop.is_cancelled().then(late)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
 /// The failure of a run that was stopped from outside.
 fn interrupted() -> Failure {
     Failure::new(Kind::Interrupted, "stopped before it was done")
@@ -273,13 +334,19 @@ struct Begun {
     uploads: Vec<JoinHandle<Vec<Uploaded>>>,
 }
 
-fn begin(jobs: &[Job], started_at: Timestamp, keep: &Keep) -> Result<Begun, Failure> {
+fn begin(
+    jobs: &[Job],
+    ready: &[Ready],
+    started_at: Timestamp,
+    keep: &Keep,
+    stop: &CancellationToken,
+) -> Result<Begun, Failure> {
     let mut begun = Begun {
         archives: Vec::new(),
         outputs: Vec::new(),
         uploads: Vec::new(),
     };
-    for job in jobs {
+    for (job, ready) in jobs.iter().zip(ready) {
         let id = BackupId::new(started_at)
             .map_err(|error| Failure::new(Kind::Failed, "cannot make an ID").caused_by(&error))?;
         let object = format!("dump.rdb{}", job.compression.suffix());
@@ -293,10 +360,13 @@ fn begin(jobs: &[Job], started_at: Timestamp, keep: &Keep) -> Result<Begun, Fail
             compression: job.compression,
             parts,
         });
-        let places = places(&job.storages, &job.name, &id);
-        begun
-            .uploads
-            .push(tokio::spawn(upload(places, object.clone(), receiver)));
+        let places = places(&ready.storages, &job.name, &id);
+        begun.uploads.push(tokio::spawn(upload(
+            places,
+            object.clone(),
+            receiver,
+            stop.clone(),
+        )));
         begun.archives.push(Archive {
             id,
             object,
@@ -354,6 +424,10 @@ async fn lost(uploads: Vec<Uploaded>, error: &crate::pipeline::outbound::Error) 
     failure.unwrap_or_else(|| Failure::new(Kind::Failed, error.to_string()))
 }
 
+fn not_in(storage: &str, failure: Failure) -> Failure {
+    failure.context(format!("storage {storage} does not have it"))
+}
+
 /// Commits an archive in every storage that has its data.
 async fn finish(
     job: &Job,
@@ -365,7 +439,8 @@ async fn finish(
     keep: &Keep,
 ) -> Result<Made, Failure> {
     let mut storages = Vec::new();
-    let mut failed: Option<Failure> = None;
+    let unfit = ready.unfit.first().cloned();
+    let mut failed = unfit.map(|(name, failure)| not_in(&name, failure));
     for Uploaded { place, result } in uploads {
         let name = place.storage().to_owned();
         let committed = match result {
@@ -377,7 +452,7 @@ async fn finish(
         match committed {
             Ok(()) => storages.push(name),
             Err(failure) => {
-                failed.get_or_insert(failure.context(format!("storage {name} does not have it")));
+                failed.get_or_insert(not_in(&name, failure));
             }
         }
     }

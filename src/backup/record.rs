@@ -34,16 +34,19 @@ pub(super) struct About {
     pub(super) consistency: &'static str,
     pub(super) reasons: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// The databases that the source was asked for; empty: all.
+    pub(super) scanned: Vec<u32>,
 }
 
 impl About {
-    pub(super) fn of(dump: &Dump) -> About {
+    pub(super) fn of(dump: &Dump, scanned: Option<BTreeSet<u32>>) -> About {
         About {
             facts: dump.facts.clone(),
             method: dump.method,
             consistency: dump.consistency.as_str(),
             reasons: dump.reasons.clone(),
             warnings: dump.warnings.clone(),
+            scanned: scanned.into_iter().flatten().collect(),
         }
     }
 }
@@ -62,6 +65,8 @@ pub(super) fn manifest(
     let facts = &about.facts;
     let configured = match keep {
         Keep::Meant => job.databases.iter().flatten().copied().collect(),
+        // A scan brings only the databases that it was asked for; the other methods bring all.
+        Keep::All { .. } if about.method == Method::Scan => about.scanned.clone(),
         Keep::All { .. } => Vec::new(),
     };
     Manifest {

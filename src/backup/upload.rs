@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::list::Place;
 use crate::stage;
@@ -15,19 +16,25 @@ pub(super) struct Uploaded {
 }
 
 /// Sends every part to every storage. One that fails is left behind, and the others go on; when none
-/// is left the channel is closed, which stops the packer.
+/// is left, or `stop` is cancelled, the channel is closed, which stops the packer.
 pub(super) async fn upload(
     places: Vec<Place>,
     object: String,
     mut parts: Receiver<Bytes>,
+    stop: CancellationToken,
 ) -> Vec<Uploaded> {
     let mut uploads = join_all(places.into_iter().map(|place| begin(place, &object))).await;
     while uploads.iter().any(|upload| upload.result.is_ok()) {
-        let Some(part) = parts.recv().await else {
-            break;
+        let sending = async {
+            let part = parts.recv().await?;
+            join_all(uploads.iter_mut().map(|upload| send(upload, part.clone()))).await;
+            stage::reached("part");
+            Some(())
         };
-        join_all(uploads.iter_mut().map(|upload| send(upload, part.clone()))).await;
-        stage::reached("part");
+        tokio::select! {
+            sent = sending => if sent.is_none() { break },
+            () = stop.cancelled() => break,
+        }
     }
     uploads
 }

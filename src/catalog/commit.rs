@@ -5,7 +5,9 @@
 
 use futures_util::future::join_all;
 
-use super::{BackupId, Error, MANIFEST, Manifest, list::Place};
+use super::list::Place;
+use super::manifest::{LIMIT_BYTES, Read};
+use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
 use crate::storage::{self, NamedStore, ObjectKey, Problem, Upload};
 
@@ -30,15 +32,35 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
     upload.finish().await?;
     stage::reached("before-manifest");
     let put = put_manifest(&place, manifest).await;
-    if put.is_err() {
-        // Debris otherwise: nobody lists it, but it costs room.
-        let data = place.key(&manifest.data.object)?;
-        if let Err(error) = place.store().delete(&data).await {
-            tracing::warn!("{error}: an unfinished backup stays there until it is swept");
-        }
+    if put.is_err()
+        && let Err(error) = take_back(&place, manifest).await
+    {
+        // Debris: it costs room until it is swept.
+        tracing::warn!(
+            "{error}: an unfinished backup stays in {}",
+            place.describe()
+        );
     }
     stage::reached("after-manifest");
     put
+}
+
+/// Removes what a failed commit left, in an order that lists nothing broken: writing a manifest can
+/// fail after it has appeared. One that was there before under this ID is not ours to remove.
+async fn take_back(place: &Place, manifest: &Manifest) -> Result<(), storage::Error> {
+    let key = place.key(MANIFEST)?;
+    match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
+        Ok(there) => match Manifest::read(&there) {
+            Read::Whole(there) if *there == *manifest => place.store().delete(&key).await?,
+            _ => return Ok(()),
+        },
+        Err(error) if error.problem == Problem::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    place
+        .store()
+        .delete(&place.key(&manifest.data.object)?)
+        .await
 }
 
 async fn put_manifest(place: &Place, manifest: &Manifest) -> Result<(), Error> {

@@ -97,13 +97,22 @@ pub struct Listing {
     pub backups: Vec<Backup>,
     /// Those that are not, by ID.
     pub broken: Vec<Broken>,
+    /// Storages that could not be listed, by name: what they hold is not known.
+    pub silent: Vec<(String, Error)>,
 }
 
-/// Lists the backups in these storages, of one database or of all.
+/// Lists the backups in these storages, of one database or of all. A storage that does not answer does
+/// not hide what the others have, unless none answers.
 pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Listing, Error> {
     let mut listing = Listing::default();
     for storage in storages {
-        let objects = storage.store.list(database.unwrap_or_default()).await?;
+        let objects = match storage.store.list(database.unwrap_or_default()).await {
+            Ok(objects) => objects,
+            Err(error) => {
+                listing.silent.push((storage.name.clone(), error.into()));
+                continue;
+            }
+        };
         let folders = folders(&objects);
         let mut reading = stream::iter(folders)
             .map(|folder| read_folder(storage, folder))
@@ -115,6 +124,9 @@ pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Lis
                 None => {}
             }
         }
+    }
+    if !storages.is_empty() && listing.silent.len() == storages.len() {
+        return Err(listing.silent.swap_remove(0).1);
     }
     listing.sort();
     Ok(listing)

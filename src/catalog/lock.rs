@@ -3,8 +3,7 @@
 //! A lock is an advisory lock on a file in the state folder: the kernel gives it back when the
 //! process ends, however it ends, so there is nothing stale to clean up. The file itself stays.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use super::Error;
@@ -27,14 +26,8 @@ impl HostLock {
             source,
         };
         private::make_folders(&folder).map_err(|error| fail("make the folder of", error))?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| fail("open the lock file", error))?;
-        private::take_owner(&folder, &path).map_err(|error| fail("set the owner of", error))?;
+        let file =
+            private::open_or_create(&path).map_err(|error| fail("open the lock file", error))?;
         match file.try_lock() {
             Ok(()) => Ok(HostLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy(database.to_owned())),
@@ -47,6 +40,19 @@ impl HostLock {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_lock_is_refused_and_what_it_points_at_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let victim = state.path().join("victim");
+        std::fs::write(&victim, b"mine").unwrap();
+        std::fs::create_dir(state.path().join("locks")).unwrap();
+        let link = state.path().join("locks/sessions.lock");
+        std::os::unix::fs::symlink(&victim, link).unwrap();
+        let taken = HostLock::take(state.path(), "sessions");
+        assert!(matches!(taken, Err(Error::File { .. })), "{taken:?}");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+    }
 
     #[test]
     fn a_lock_is_held_once_and_given_back_when_dropped() {

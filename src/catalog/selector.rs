@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::list::{Broken, Place, list, missing_manifest, read_place};
+use super::list::{Broken, Listing, Place, list, missing_manifest, read_place};
 use super::{Backup, BackupId, Error, MANIFEST};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
-use crate::storage::{LocalStore, NamedStore, read_file};
+use crate::storage::{BroughtFile, LocalStore, NamedStore};
 
 /// The name that stands for the storage of a backup that was named by its path.
 pub const BY_PATH: &str = "path";
@@ -70,7 +70,7 @@ pub enum Subject {
     /// A backup with a manifest.
     Stored(Box<Backup>),
     /// An RDB file that somebody brought.
-    File(PathBuf),
+    File(BroughtFile),
 }
 
 impl Subject {
@@ -80,7 +80,7 @@ impl Subject {
             Subject::Stored(backup) => {
                 format!("{} of {}", backup.manifest.id, backup.manifest.database)
             }
-            Subject::File(path) => path.display().to_string(),
+            Subject::File(file) => file.path().display().to_string(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Subject {
                 let reader = backup.place.store().read(&key).await?;
                 Ok((read_ahead(reader), Some(data.expected())))
             }
-            Subject::File(path) => Ok((read_ahead(read_file(path).await?), None)),
+            Subject::File(file) => Ok((read_ahead(file.read()), None)),
         }
     }
 }
@@ -135,9 +135,12 @@ impl Finder<'_> {
             other => match self.find(other).await? {
                 Subject::Stored(backup) if backup.place.storage() != BY_PATH => backup.manifest.id,
                 Subject::Stored(backup) => return Ok(vec![backup.place]),
-                Subject::File(path) => {
+                Subject::File(file) => {
                     return Err(Error::NotFound {
-                        what: format!("at {}: it is a file and no backup's folder", path.display()),
+                        what: format!(
+                            "at {}: it is a file and no backup's folder",
+                            file.path().display()
+                        ),
                         hint: "name a backup by its ID".to_owned(),
                     });
                 }
@@ -168,8 +171,17 @@ impl Finder<'_> {
         }
     }
 
+    /// Lists what can be listed; a storage that is silent is told.
+    async fn list(&self, database: Option<&str>) -> Result<Listing, Error> {
+        let listing = list(self.storages, database).await?;
+        for (storage, error) in &listing.silent {
+            tracing::warn!("storage {storage} is passed over: {error}");
+        }
+        Ok(listing)
+    }
+
     async fn find_id(&self, id: &BackupId) -> Result<Subject, Error> {
-        let mut listing = list(self.storages, None).await?;
+        let mut listing = self.list(None).await?;
         // Storages are listed nearest first, and the sort is stable.
         if let Some(backup) = listing.backups.iter().find(|b| b.manifest.id == *id) {
             return Ok(Subject::Stored(Box::new(backup.clone())));
@@ -178,7 +190,9 @@ impl Finder<'_> {
             return Err(listing.broken.swap_remove(at).error);
         }
         for storage in self.storages {
-            let objects = storage.store.list("").await?;
+            let Ok(objects) = storage.store.list("").await else {
+                continue;
+            };
             let of_id = |key: &str| key.split('/').nth(1) == Some(id.as_str());
             if let Some(object) = objects.iter().find(|object| of_id(object.key.as_str())) {
                 let data = format!("{}/{}", storage.store.describe(), object.key);
@@ -192,7 +206,7 @@ impl Finder<'_> {
     }
 
     async fn find_newest(&self, name: &str, at: Option<Timestamp>) -> Result<Subject, Error> {
-        let mut listing = list(self.storages, Some(name)).await?;
+        let mut listing = self.list(Some(name)).await?;
         let fits = |id: &BackupId, taken: Option<Timestamp>| match at {
             None => true,
             Some(at) => taken.unwrap_or_else(|| id.time()) <= at,
@@ -285,7 +299,7 @@ async fn find_path(path: &Path) -> Result<Subject, Error> {
         _ => None,
     };
     match folder {
-        None => Ok(Subject::File(path.to_owned())),
+        None => Ok(Subject::File(BroughtFile::open(path).await?)),
         Some(folder) => {
             let storage = NamedStore {
                 name: BY_PATH.to_owned(),

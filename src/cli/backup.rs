@@ -205,6 +205,7 @@ pub(super) async fn listing(
         let of_name = list_backups(storages, Some(name)).await?;
         listing.backups.extend(of_name.backups);
         listing.broken.extend(of_name.broken);
+        listing.silent = of_name.silent;
     }
     listing.sort();
     listing.mark_shrunk(|name| {
@@ -223,6 +224,8 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
     let names: Vec<String> = args.names.iter().map(ToString::to_string).collect();
     let storages = stores(app, &args.storage)?;
     let listing = listing(app, &names, &storages).await?;
+    let code = u8::from(!listing.silent.is_empty());
+    tell_silent(app, &listing);
     let mut table = Table::new([
         ("ID", Align::Left),
         ("DATABASE", Align::Left),
@@ -285,10 +288,21 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             &documents,
             format!("no backups{whose} in {}", wheres.join(", ")),
         )?;
-        return Ok(0);
+        return Ok(code);
     }
     app.result(&documents, table)?;
-    Ok(0)
+    Ok(code)
+}
+
+/// Tells of storages that do not answer: what they hold is not in the list.
+fn tell_silent(app: &App, listing: &Listing) {
+    for (storage, error) in &listing.silent {
+        let message = format!("storage {storage} cannot be listed");
+        let failure = Failure::new(Kind::Storage, message)
+            .caused_by(error)
+            .hint("--storage NAME looks at one storage alone");
+        app.output.tell(&failure);
+    }
 }
 
 /// The failure of a broken backup in a listing, borrowed.
@@ -316,9 +330,12 @@ pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
 /// `backup verify`: every backup that is meant is read, even after one that is damaged.
 pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
     let mut results = Vec::new();
+    let mut silent = false;
     if args.selectors.is_empty() {
         let storages = stores(app, &args.storage)?;
         let listing = listing(app, &[], &storages).await?;
+        tell_silent(app, &listing);
+        silent = !listing.silent.is_empty();
         for (name, subject) in chosen(app, listing, args.all) {
             results.push((name, subject));
         }
@@ -369,7 +386,7 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
         }
     }
     app.result(&documents, text)?;
-    Ok(worst.map_or(0, |failure| failure.kind.exit_code()))
+    Ok(worst.map_or(u8::from(silent), |failure| failure.kind.exit_code()))
 }
 
 /// Of a listing: everything, or the newest of each database, whether it can be read or not.

@@ -34,9 +34,8 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
             }
             app.result(&backup_json(&backup), stored_text(&backup))?;
         }
-        Subject::File(path) => {
+        subject @ Subject::File(_) => {
             let meter = Meter::default();
-            let subject = Subject::File(path);
             let work = verify::verify(subject, meter.clone());
             let verified = app
                 .with_progress("reading", Unit::Bytes, &meter, work)

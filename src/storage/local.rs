@@ -7,7 +7,8 @@
 //! the daemon out.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ impl LocalStore {
             store: self.clone(),
             action: format!("read {name}"),
             file: Arc::new(file),
+            at: 0,
             bytes,
         }))
     }
@@ -99,8 +101,7 @@ impl Store for LocalStore {
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>> {
         let path = self.path(key);
         Box::pin(self.blocking(format!("write {key}"), move |_| {
-            private::make_folders(private::parent_of(&path))?;
-            let mut file = private::TemporaryFile::create(&path)?;
+            let mut file = create_in_folder(&path)?;
             file.file().write_all(&data)?;
             file.appear()
         }))
@@ -110,10 +111,7 @@ impl Store for LocalStore {
         let path = self.path(key);
         Box::pin(async move {
             let file = self
-                .blocking(format!("create {key}"), move |_| {
-                    private::make_folders(private::parent_of(&path))?;
-                    private::TemporaryFile::create(&path)
-                })
+                .blocking(format!("create {key}"), move |_| create_in_folder(&path))
                 .await?;
             let upload: Box<dyn Upload> = Box::new(LocalUpload {
                 store: self.clone(),
@@ -163,6 +161,19 @@ impl Store for LocalStore {
             let facts = rustix::fs::statvfs(at)?;
             Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
         }))
+    }
+}
+
+/// Makes a temporary file and the folders it lies in. Another process that removes its own last object
+/// removes the folder, too: then it is made again.
+fn create_in_folder(path: &Path) -> io::Result<private::TemporaryFile> {
+    let mut tries = 0;
+    loop {
+        private::make_folders(private::parent_of(path))?;
+        match private::TemporaryFile::create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => tries += 1,
+            made => return made,
+        }
     }
 }
 
@@ -275,6 +286,8 @@ struct LocalReader {
     store: LocalStore,
     action: String,
     file: Arc<File>,
+    /// Where the next reading begins: readers of one file do not share a position.
+    at: u64,
     bytes: u64,
 }
 
@@ -284,30 +297,87 @@ impl Reader for LocalReader {
     }
 
     fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Error>> {
-        let file = Arc::clone(&self.file);
-        Box::pin(self.store.blocking(self.action.clone(), move |_| {
-            let mut chunk = BytesMut::zeroed(READ_BYTES);
-            let mut filled = 0;
-            while filled < chunk.len() {
-                match (&*file).read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+        Box::pin(async move {
+            let (file, at) = (Arc::clone(&self.file), self.at);
+            let read = self.store.blocking(self.action.clone(), move |_| {
+                let mut chunk = BytesMut::zeroed(READ_BYTES);
+                let mut filled = 0;
+                while filled < chunk.len() {
+                    match file.read_at(&mut chunk[filled..], at + filled as u64) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
                 }
-            }
-            chunk.truncate(filled);
-            Ok(chunk.freeze())
-        }))
+                chunk.truncate(filled);
+                Ok(chunk.freeze())
+            });
+            let chunk = read.await?;
+            self.at += chunk.len() as u64;
+            Ok(chunk)
+        })
     }
 }
 
-/// Opens a file that is not in a store, like an RDB file that somebody brought.
-pub async fn read_file(path: &Path) -> Result<Box<dyn Reader>, Error> {
-    let folder = private::parent_of(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let store = LocalStore::new(folder);
-    store.open(path.to_owned(), &name).await
+/// A file that is not in a store, like an RDB file that somebody brought. It is opened once, and every
+/// reading is of the same file, whatever its name points to by then.
+#[derive(Clone, Debug)]
+pub struct BroughtFile {
+    path: Arc<PathBuf>,
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl BroughtFile {
+    /// Opens a regular file. Pipes and the like are [`Problem::Other`]: they can be read only once.
+    pub async fn open(path: &Path) -> Result<BroughtFile, Error> {
+        let store = LocalStore::new(private::parent_of(path));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let opened = path.to_owned();
+        let (file, bytes) = store
+            .blocking(format!("open {name}"), move |_| {
+                // Opening a pipe without a writer would wait for one.
+                if !fs::metadata(&opened)?.is_file() {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                let file = File::open(&opened)?;
+                let bytes = file.metadata()?.len();
+                Ok((file, bytes))
+            })
+            .await
+            .map_err(|error| match error.problem {
+                Problem::Misplaced => Error::new(
+                    Problem::Other,
+                    error.store,
+                    format!(
+                        "read {name}: it is no regular file, and it has to be read more than once"
+                    ),
+                ),
+                _ => error,
+            })?;
+        Ok(BroughtFile {
+            path: Arc::new(path.to_owned()),
+            file: Arc::new(file),
+            bytes,
+        })
+    }
+
+    /// The name by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it from its start.
+    pub fn read(&self) -> Box<dyn Reader> {
+        Box::new(LocalReader {
+            store: LocalStore::new(private::parent_of(&self.path)),
+            action: format!("read {}", self.path.display()),
+            file: Arc::clone(&self.file),
+            at: 0,
+            bytes: self.bytes,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::failure::{Failure, Kind};
 
-pub use local::{LocalStore, read_file};
+pub use local::{BroughtFile, LocalStore};
 
 /// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter).
 ///

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{OFlags, RenameFlags};
 
 /// Makes a folder and those above it, private, each owned like the nearest one that was there when root makes it.
 pub fn make_folders(path: &Path) -> io::Result<()> {
@@ -22,7 +22,12 @@ pub fn make_folders(path: &Path) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Ok(()) => {
                 let parent = parent_of(folder);
-                take_owner(parent, folder)?;
+                let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+                let made = OpenOptions::new()
+                    .read(true)
+                    .custom_flags(flags.bits().cast_signed())
+                    .open(folder)?;
+                take_owner(parent, &made)?;
                 sync_folder(parent)?;
             }
             // Another process made it meanwhile.
@@ -33,16 +38,34 @@ pub fn make_folders(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// When root, gives `path` the owner of `model`.
-pub fn take_owner(model: &Path, path: &Path) -> io::Result<()> {
+/// When root, gives a file or folder that was just made the owner of the folder `model`. It goes by the
+/// open file and never by a name: who owns the folder could put a link in its place meanwhile.
+pub fn take_owner(model: &Path, made: &File) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(model)?;
         // A folder of root's own, like /var/lib, is no model for anybody.
         if owner.uid() != 0 {
-            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
+            std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid()))?;
         }
     }
     Ok(())
+}
+
+/// Opens a private file to be written, making it when it is not there. A link is refused.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    match options.clone().create_new(true).open(path) {
+        Ok(made) => {
+            take_owner(parent_of(path), &made)?;
+            Ok(made)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        Err(error) => Err(error),
+    }
 }
 
 /// The folder that holds `path`; `.` for a bare name.
@@ -92,12 +115,12 @@ impl TemporaryFile {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        let made = TemporaryFile {
+        let mut made = TemporaryFile {
             file: Some(file),
             temporary,
             path: path.to_owned(),
         };
-        take_owner(parent_of(path), &made.temporary)?;
+        take_owner(parent_of(path), made.file())?;
         Ok(made)
     }
 

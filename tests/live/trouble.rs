@@ -349,3 +349,80 @@ fn a_target_that_is_loading_is_refused() {
     drop(target);
     reloading.join().unwrap();
 }
+
+#[test]
+fn one_bad_storage_fails_the_run_and_the_others_have_the_backup() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new("");
+    let bad = program.folder().join("bad");
+    let tables = format!(
+        "[storage.bad]\nkind = \"local\"\npath = {bad:?}\n\n{}",
+        database(&server.url(), "storage = [\"bad\", \"disk\"]")
+    );
+    program.configure(&tables);
+    fs::write(&bad, b"a file where a folder should be").unwrap();
+    let ran = program.run(["backup", "now"]).expect(1);
+    assert!(
+        ran.stderr.contains("storage bad does not have it"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("kept as"), "{}", ran.stderr);
+    let listed = program.json(["backup", "list"]).expect(1).json();
+    assert_eq!(listed[0]["storage"], "disk");
+    program.run(["backup", "show", "web"]).expect(0);
+    program.run(["backup", "verify"]).expect(1);
+    program
+        .run(["backup", "verify", "--storage", "disk"])
+        .expect(0);
+    program
+        .run(["restore", "web", "--to-file", "out.rdb"])
+        .expect(0);
+}
+
+#[test]
+fn a_backup_that_takes_too_long_ends_in_time_and_leaves_nothing() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(2000));
+    for method in ["scan", "bgsave", "replication"] {
+        let slow = match method {
+            "scan" => "max_keys_per_second = 100",
+            _ => "",
+        };
+        let program = Program::new(&database(
+            &server.url(),
+            &format!("method = \"{method}\"\ntimeout = \"1s\"\n{slow}"),
+        ));
+        // So slow a save that it cannot be done in time.
+        server
+            .client()
+            .run(cmd!["CONFIG", "SET", "rdb-key-save-delay", 20_000]);
+        let began = std::time::Instant::now();
+        fails(&program, &["backup", "now"], 1, "timeout");
+        assert!(began.elapsed().as_secs() < 20, "{method}");
+        server
+            .client()
+            .run(cmd!["CONFIG", "SET", "rdb-key-save-delay", 0]);
+        poll::until("no save is running", || {
+            let info = server.client().info("rdb_bgsave_in_progress")?;
+            (info == "0").then_some(())
+        });
+        assert_eq!(files_below(&program.archive()).len(), 0, "{method}");
+    }
+}
+
+#[test]
+fn a_pipe_is_not_taken_for_a_file_that_can_be_read_twice() {
+    let target = Server::start(usual());
+    target.client().run(cmd!["SET", "mine", "1"]);
+    let program = Program::new(&database(&target.url(), ""));
+    let pipe = program.folder().join("pipe.rdb");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let to = target.url();
+    let arguments = ["restore", "./pipe.rdb", "--to", &to, "--flush", "--yes"];
+    let ran = program.run(arguments).expect(1);
+    assert!(ran.stderr.contains("no regular file"), "{}", ran.stderr);
+    assert_eq!(target.client().run(cmd!["GET", "mine"]).text(), "1");
+}
