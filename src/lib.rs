@@ -3,7 +3,9 @@
 //! The crate is a library with a thin binary. Rooms import downward only, in this order:
 //!
 //! - [`cli`]: commands, arguments, rendering.
-//! - [`backup`], [`restore`], [`verify`], [`check`]: the journeys, each a plan that can be shown and then done.
+//! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
+//! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
+//! - [`reading`]: a backup read from its first byte to its last.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
 //! - [`server`]: addresses, connections, the wire, what a server says of itself.
 //! - [`catalog`]: manifests, IDs, selectors, listing, committing, locks.
@@ -12,7 +14,7 @@
 //! - [`selection`]: which keys are meant: databases, globs, types.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file.
-//! - [`units`], [`secret`], [`clock`], [`failure`]: sizes, durations, what must not show, the time, what a person is told.
+//! - [`units`], [`meter`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, test points, what is not shown, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
 //! before the backup has been read and checked in full.
@@ -21,7 +23,6 @@ pub mod backup;
 pub mod catalog;
 pub mod check;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod failure;
 pub mod meter;

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 15] = [
     &["rdb"],
     &["config"],
     &["units"],
-    &["stage", "meter", "clock", "secret", "failure"],
+    &["stage", "meter", "secret", "failure"],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

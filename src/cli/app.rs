@@ -4,39 +4,22 @@
 //! ends the process at once.
 
 use std::ffi::OsString;
-use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{self, BackupCommand, Cli, Command, NotACommand};
+use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
-use super::progress::{Progress, Show, Unit};
+use super::progress::Show;
 use super::{backup, check, man, restore, show};
-use crate::config::{Config, Environment};
+use crate::config::Environment;
 use crate::failure::{Failure, Kind};
-use crate::meter::Meter;
 use crate::setup;
-
-/// How often a progress display looks at the work.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// What every command has at hand.
-#[derive(Debug)]
-pub struct App {
-    /// The configuration.
-    pub config: Config,
-    /// Where results go.
-    pub output: Output,
-    /// Cancelled by the first signal.
-    pub cancel: CancellationToken,
-    show: Show,
-}
 
 /// Parses a command line, runs it, and gives the exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
@@ -163,65 +146,4 @@ fn watch_signals(cancel: CancellationToken, terminated: Arc<AtomicBool>) -> Resu
         }
     });
     Ok(())
-}
-
-/// The failure of a command that a signal stopped.
-pub fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped before it was done")
-}
-
-impl App {
-    /// Runs work that can be dropped anywhere, until a signal comes.
-    async fn stoppable<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        tokio::select! {
-            result = work => result,
-            () = self.cancel.cancelled() => Err(interrupted()),
-        }
-    }
-
-    /// Runs work and shows how far it is by its meter.
-    pub async fn with_progress<T>(
-        &self,
-        what: &str,
-        unit: Unit,
-        meter: &Meter,
-        work: impl Future<Output = T>,
-    ) -> T {
-        let progress = Progress::new(self.show, what, unit, None);
-        let mut total = 0;
-        let mut look = tokio::time::interval(LOOK);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                _ = look.tick() => {
-                    let reading = meter.read();
-                    let (done, all) = match unit {
-                        Unit::Bytes => (reading.bytes, reading.total_bytes),
-                        Unit::Keys => (reading.keys, reading.total_keys),
-                    };
-                    if all != total {
-                        total = all;
-                        progress.set_total(all);
-                    }
-                    progress.set(done);
-                }
-            }
-        }
-    }
-
-    /// Writes a result; that standard output is gone is a failure like any other.
-    pub fn result<T: serde::Serialize + ?Sized>(
-        &self,
-        json: &T,
-        text: impl std::fmt::Display,
-    ) -> Result<(), Failure> {
-        self.output.result(json, text).map_err(|error| {
-            Failure::new(Kind::Failed, "cannot write to standard output").caused_by(&error)
-        })
-    }
 }

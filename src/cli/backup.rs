@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::app::{App, interrupted};
 use super::args::{DeleteArgs, ListArgs, NowArgs, StorageArg, VerifyArgs};
+use super::context::{App, interrupted};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
 use super::table::{Align, Table};

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::app::App;
 use super::args::CheckArgs;
+use super::context::App;
 use super::output::{Paint, error_json};
 use crate::backup::Job;
 use crate::check::{self, Server, Storage};

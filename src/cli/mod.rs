@@ -7,6 +7,7 @@ pub mod app;
 pub mod args;
 mod backup;
 mod check;
+pub mod context;
 pub mod logging;
 pub mod man;
 pub mod output;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::app::App;
 use super::args::{self, RestoreArgs};
 use super::backup::find;
+use super::context::App;
 use super::output::Paint;
 use super::progress::Unit;
 use crate::catalog::selector::Subject;

@@ -1,8 +1,8 @@
 //! `backup show`.
 
-use super::app::App;
 use super::args::ShowArgs;
 use super::backup::{backup_json, find, listing, marks, storage_name};
+use super::context::App;
 use super::output::HumanTime;
 use super::progress::Unit;
 use super::table::{Align, Facts, Table};
