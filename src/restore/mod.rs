@@ -29,7 +29,7 @@ use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{self, Conflicts, OnConflict, Settings};
-use crate::target::{Expiry, Rename, Route};
+use crate::target::{Error, Expiry, Rename, Route};
 
 /// A backup that can be read, as often as it is asked for.
 pub trait Backup: Send + Sync + 'static {
@@ -196,8 +196,22 @@ pub async fn prepare<B: Backup>(
         conflicts: None,
     };
     let mut plan = Plan::of(&ingredients);
+    let mut forbidden: Option<Failure> = None;
+    if plan.refusal.is_none() {
+        let first = survey.first.as_ref();
+        let first = first.map(|(db, name)| (route.database(*db), name.as_slice()));
+        let flush: Vec<u32> = plan.flush.keys().copied().collect();
+        match before::may(&endpoint, &facts, first, &flush, plan.loads()).await {
+            Ok(()) => {}
+            Err(error @ Error::Forbidden { .. }) => forbidden = Some(error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let conflicts;
-    if plan.refusal.is_none() && (request.on_conflict == OnConflict::Fail || request.always_look) {
+    if forbidden.is_none()
+        && plan.refusal.is_none()
+        && (request.on_conflict == OnConflict::Fail || request.always_look)
+    {
         let occupied: BTreeSet<DbIndex> = targets
             .into_iter()
             .filter(|db| !request.flush && facts.info.keyspace.contains_key(&db.0))
@@ -212,6 +226,9 @@ pub async fn prepare<B: Backup>(
         };
         ingredients.conflicts = Some(&conflicts);
         plan = Plan::of(&ingredients);
+    }
+    if let Some(failure) = forbidden {
+        plan.refuse(failure);
     }
     let libraries = survey.libraries;
     Ok(Prepared {
@@ -247,8 +264,7 @@ impl<B: Backup> Prepared<B> {
                 "stopped before anything was written",
             ));
         }
-        let databases: Vec<u32> = self.plan.flush.keys().copied().collect();
-        before::flush(&self.endpoint, &self.facts, &databases, &self.cancel).await?;
+        // Before anything is deleted: FLUSHDB leaves functions alone, and a library may be refused.
         let functions = before::load(
             &self.endpoint,
             &self.facts,
@@ -256,6 +272,17 @@ impl<B: Backup> Prepared<B> {
             &self.plan.functions,
         )
         .await?;
+        let mut emptied = before::Emptied::default();
+        let databases: Vec<u32> = self.plan.flush.keys().copied().collect();
+        before::flush(
+            &self.endpoint,
+            &self.facts,
+            &databases,
+            &self.cancel,
+            &mut emptied,
+        )
+        .await
+        .map_err(|failure| emptied.told(failure))?;
         let settings = settings_of(
             &self.request,
             Stage::Writing,
@@ -265,8 +292,9 @@ impl<B: Backup> Prepared<B> {
         );
         let reader = Arc::clone(&self.backup);
         let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
-        let written =
-            live::write(&self.endpoint, &self.facts, &self.route, &settings, read).await?;
+        let written = live::write(&self.endpoint, &self.facts, &self.route, &settings, read)
+            .await
+            .map_err(|failure| emptied.told(failure))?;
         Ok(Outcome {
             target: self.plan.target,
             keys: written.keys,

@@ -8,7 +8,7 @@ use super::survey::{Library, Survey};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
 use crate::server::info::Role;
-use crate::target::facts::TargetFacts;
+use crate::target::facts::{TargetFacts, TargetLibraries};
 use crate::target::live::{Conflicts, OnConflict};
 use crate::target::{Expiry, Route};
 use crate::units::HumanCount;
@@ -102,6 +102,8 @@ pub enum LibraryFate {
     Conflict,
     /// The target knows no functions.
     Unheld,
+    /// The target does not tell which libraries it has.
+    Unseen,
 }
 
 /// A function library in a plan.
@@ -230,8 +232,10 @@ pub(super) fn library_fate(
     facts: &TargetFacts,
     on_conflict: OnConflict,
 ) -> LibraryFate {
-    let Some(there) = &facts.libraries else {
-        return LibraryFate::Unheld;
+    let there = match &facts.libraries {
+        TargetLibraries::None => return LibraryFate::Unheld,
+        TargetLibraries::Refused(_) => return LibraryFate::Unseen,
+        TargetLibraries::Known(there) => there,
     };
     match there.get(&library.name) {
         None => LibraryFate::Load,
@@ -344,6 +348,18 @@ impl Plan {
         plan.refusal = plan.judge(ingredients).err();
         plan.refused = plan.refusal.as_ref().map(|failure| failure.message.clone());
         plan
+    }
+
+    /// Whether a function library is to be loaded.
+    pub(super) fn loads(&self) -> bool {
+        let mut fates = self.functions.iter().map(|library| library.fate);
+        fates.any(|fate| matches!(fate, LibraryFate::Load | LibraryFate::Replace))
+    }
+
+    /// It will not be done, for this reason.
+    pub(super) fn refuse(&mut self, failure: Failure) {
+        self.refused = Some(failure.message.clone());
+        self.refusal = Some(failure);
     }
 
     /// Whether a person should be asked before it begins, and about what.
@@ -460,6 +476,15 @@ impl Plan {
                 .hint(
                     "restore to Redis 7.0 or newer, or restore the keys alone with --match '*'",
                 ));
+        }
+        if let (Some(_), Some(facts)) = (libraries(LibraryFate::Unseen), ingredients.facts)
+            && let TargetLibraries::Refused(reply) = &facts.libraries
+        {
+            let source = crate::server::Error::Reply {
+                command: "FUNCTION LIST".to_owned(),
+                reply: reply.clone(),
+            };
+            return Err(crate::target::Error::target(place, source).into());
         }
         let is_file = ingredients.facts.is_none();
         if self.collisions > 0 && (is_file || ingredients.on_conflict == OnConflict::Fail) {

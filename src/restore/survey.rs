@@ -92,7 +92,6 @@ impl std::fmt::Debug for Library {
 }
 
 /// What a backup holds.
-#[derive(Debug)]
 pub struct Survey {
     /// The header's version.
     pub version: Option<FileVersion>,
@@ -114,6 +113,19 @@ pub struct Survey {
     pub collisions: u64,
     /// When the backup was taken, Unix time in milliseconds.
     pub snapshot_ms: Option<i64>,
+    /// The first key that will be written: its database in the backup, and its name on the target.
+    pub first: Option<(DbIndex, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Survey {
+    /// Without the names of keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Survey")
+            .field("databases", &self.databases)
+            .field("unheld", &self.unheld)
+            .field("libraries", &self.libraries)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Survey {
@@ -177,6 +189,7 @@ impl Surveyor {
                 field_expiries: 0,
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
+                first: None,
             },
             route,
             now_ms,
@@ -228,6 +241,11 @@ impl Surveyor {
                     .types
                     .entry(head.value_type.logical().as_str())
                     .or_default() += 1;
+                if self.survey.first.is_none() {
+                    let mut name = Vec::new();
+                    self.route.name(&key, &mut name);
+                    self.survey.first = Some((head.db, name));
+                }
                 self.collide(head.db, db, &key);
                 self.hold(head, &key);
             }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use crate::failure::{Failure, Kind};
 use crate::rdb::{Damage, Unknown};
 use crate::server::{self, Code, ServerError};
+use crate::units::HumanCount;
+
+/// What to give to a user that may not restore.
+const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
 
 /// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,17 @@ pub enum Error {
         place: String,
         /// Why.
         source: Box<server::Error>,
+    },
+    /// The server forbids a command that a restore needs.
+    #[error("{place} forbids {command} to this user")]
+    Forbidden {
+        /// The server.
+        place: String,
+        /// The command.
+        command: String,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
     },
     /// A key's name is damaged: compressed, and does not inflate.
     #[error("a key's name in the backup is damaged: {0}")]
@@ -102,12 +117,16 @@ pub enum Error {
         rest: String,
     },
     /// A function library could not be loaded.
-    #[error("the function library {name} cannot be loaded into {place}; no key was written")]
+    #[error(
+        "the function library {name} cannot be loaded into {place}; {loaded} others were loaded, no key was written or deleted"
+    )]
     Function {
         /// The server.
         place: String,
         /// The library.
         name: String,
+        /// How many were loaded before it.
+        loaded: HumanCount,
         /// Why.
         source: Box<server::Error>,
     },
@@ -138,9 +157,19 @@ pub enum Error {
 impl Error {
     /// The server could not be asked.
     pub(crate) fn target(place: &str, source: server::Error) -> Error {
-        Error::Target {
-            place: place.to_owned(),
-            source: Box::new(source),
+        let place = place.to_owned();
+        match source {
+            server::Error::Reply { command, reply } if reply.code == Code::NoPerm => {
+                Error::Forbidden {
+                    place,
+                    command,
+                    reply: Box::new(reply),
+                }
+            }
+            source => Error::Target {
+                place,
+                source: Box::new(source),
+            },
         }
     }
 }
@@ -148,6 +177,10 @@ impl Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (kind, hint): (Kind, Option<&str>) = match &error {
+            Error::Forbidden { .. } => (Kind::Forbidden, Some(RIGHTS)),
+            Error::Function { source, .. } if source.code() == Some(&Code::NoPerm) => {
+                (Kind::Forbidden, Some(RIGHTS))
+            }
             Error::Target { source, .. } | Error::Function { source, .. } => {
                 let inner = kind_and_hint(source);
                 return with_causes(inner.0, inner.1, &error);
@@ -177,10 +210,7 @@ impl From<Error> for Failure {
                         "the target has reached `maxmemory`: raise it or free memory, then restore again with --on-conflict skip",
                     ),
                 ),
-                Code::NoPerm => (
-                    Kind::Forbidden,
-                    Some("the target's user needs +restore and +select, and the keys (~*)"),
-                ),
+                Code::NoPerm => (Kind::Forbidden, Some(RIGHTS)),
                 Code::NoAuth => (Kind::Auth, Some("give the target's password")),
                 Code::ReadOnly => (
                     Kind::Refused,

@@ -173,10 +173,8 @@ fn a_user_without_the_right_is_told_so() {
     })
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
-    assert!(
-        failure.message.contains("0 were written, 100 were not"),
-        "{failure:?}"
-    );
+    assert!(failure.message.contains("forbids RESTORE"), "{failure:?}");
+    assert!(failure.hint.unwrap().contains("+restore"));
 }
 
 #[test]
