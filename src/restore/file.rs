@@ -11,8 +11,8 @@ use super::survey::Survey;
 use super::{Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of};
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler};
-use crate::target::Route;
 use crate::target::file::{Copy, Existing, PendingFile, Rewrite};
+use crate::target::{Expiry, Route};
 
 /// Writes a backup into an RDB file: without filters, maps and the like byte for byte the one that was dumped.
 ///
@@ -59,6 +59,9 @@ pub async fn to_file<B: Backup>(
         let size = sizes.entry(route.database(*db)).or_default();
         size.0 += found.keys;
         size.1 += found.expires;
+    }
+    if let Expiry::Shift { begin_ms } = &mut route.expiry {
+        *begin_ms = jiff::Timestamp::now().as_millisecond();
     }
     let rewrite = Watched::new(
         Rewrite::new(file, route, sizes),
@@ -110,6 +113,7 @@ async fn survey_for_file<B: Backup>(
 ) -> Result<(Plan, Survey), Failure> {
     let survey = survey_of(backup, route, None, None, request, progress, cancel).await?;
     route.snapshot_ms = survey.snapshot_ms;
+    route.check_snapshot(jiff::Timestamp::now().as_millisecond())?;
     if let Some(into) = request.into {
         plan::into_one(route, into, &survey.meant_databases(&request.filters))?;
     }

@@ -179,6 +179,7 @@ pub async fn prepare<B: Backup>(
     )
     .await?;
     route.snapshot_ms = survey.snapshot_ms;
+    route.check_snapshot(now)?;
     if let Some(into) = request.into {
         plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
@@ -292,7 +293,12 @@ impl<B: Backup> Prepared<B> {
         );
         let reader = Arc::clone(&self.backup);
         let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
-        let written = live::write(&self.endpoint, &self.facts, &self.route, &settings, read)
+        // What is left of a key's time counts from here, however long the question took that was asked before.
+        let mut route = self.route;
+        if let Expiry::Shift { begin_ms } = &mut route.expiry {
+            *begin_ms = self.facts.clock.now_ms();
+        }
+        let written = live::write(&self.endpoint, &self.facts, &route, &settings, read)
             .await
             .map_err(|failure| emptied.told(failure))?;
         Ok(Outcome {

@@ -47,6 +47,12 @@ pub enum Error {
     /// The backup does not say when it was taken, and `--ttl shift` needs it.
     #[error("this file does not say when it was written")]
     NoSnapshotTime,
+    /// The backup was taken at a time when it can't have been, and `--ttl shift` needs it.
+    #[error("this file is said to have been written at {said}, which can't be")]
+    AbsurdSnapshotTime {
+        /// The time.
+        said: String,
+    },
     /// Whoever takes the keys has stopped; what it says is the reason.
     #[error("the target takes no more keys")]
     Stopped,
@@ -198,6 +204,10 @@ impl From<Error> for Failure {
                 ),
             ),
             Error::NoSnapshotTime => (Kind::Usage, Some("use --ttl keep or strip")),
+            Error::AbsurdSnapshotTime { .. } => (
+                Kind::Refused,
+                Some("use --ttl keep or strip; and look at the clocks of both servers"),
+            ),
             Error::Stopped => (Kind::Failed, None),
             Error::Appeared { .. } => (
                 Kind::Refused,
