@@ -486,15 +486,15 @@ impl Plan {
             };
             return Err(crate::target::Error::target(place, source).into());
         }
-        let is_file = ingredients.facts.is_none();
-        if self.collisions > 0 && (is_file || ingredients.on_conflict == OnConflict::Fail) {
+        // Whatever is done with keys of the target: of two keys of the backup one would vanish.
+        if self.collisions > 0 {
             return Err(refuse(format!(
                 "{} keys of the backup would take the name of another one",
                 HumanCount(self.collisions)
             ))
             .hint("put the databases elsewhere with --map, or choose another prefix"));
         }
-        if ingredients.on_conflict != OnConflict::Fail || is_file {
+        if ingredients.on_conflict != OnConflict::Fail || ingredients.facts.is_none() {
             return Ok(());
         }
         let hint = "keep the target's with --on-conflict skip, or the backup's with --on-conflict replace; --flush empties the databases first";

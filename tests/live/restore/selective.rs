@@ -114,9 +114,16 @@ fn keys_that_would_take_one_name_are_refused() {
         ..Request::default()
     };
     for request in [rename, merge] {
-        let failure = run(&dumped, &server, request.clone()).unwrap_err();
-        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
-        assert!(server.client().keyspace().is_empty());
+        for on_conflict in [OnConflict::Fail, OnConflict::Skip, OnConflict::Replace] {
+            let request = Request {
+                on_conflict,
+                ..request.clone()
+            };
+            let failure = run(&dumped, &server, request).unwrap_err();
+            assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+            assert!(failure.message.contains("1 keys"), "{failure:?}");
+            assert!(server.client().keyspace().is_empty());
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.rdb");
         let failure = super::run_to_file(&dumped, &path, request).unwrap_err();
