@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan};
 use super::survey::Survey;
-use super::{Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of};
+use super::{
+    Attention, Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of,
+};
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler};
 use crate::target::file::{Copy, Existing, PendingFile, Rewrite};
@@ -34,6 +36,7 @@ pub async fn to_file<B: Backup>(
         let copy = Watched::new(Copy::new(file), None, progress, cancel);
         let copied = blocking(move || {
             let (copy, _) = backup.read(copy)?;
+            copy.check()?;
             Ok((copy.keys, copy.inner.finish()?))
         });
         let (keys, bytes) = copied.await?;
@@ -71,6 +74,7 @@ pub async fn to_file<B: Backup>(
     );
     let written = blocking(move || {
         let (rewrite, _) = backup.read(rewrite)?;
+        rewrite.check()?;
         Ok(rewrite.inner.finish()?)
     })
     .await?;
@@ -136,7 +140,7 @@ struct Watched<H> {
     keys: u64,
     of: Option<u64>,
     progress: OnProgress,
-    cancel: CancellationToken,
+    attention: Attention,
 }
 
 impl<H> Watched<H> {
@@ -151,7 +155,15 @@ impl<H> Watched<H> {
             keys: 0,
             of,
             progress,
-            cancel,
+            attention: Attention::new(cancel),
+        }
+    }
+
+    /// Whether it may go on.
+    fn check(&self) -> Result<(), Failure> {
+        match self.attention.cancel.is_cancelled() {
+            false => Ok(()),
+            true => Err(Failure::new(Kind::Interrupted, "stopped; no file was made")),
         }
     }
 }
@@ -160,6 +172,9 @@ impl<H: Handler<Error = Failure>> Handler for Watched<H> {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if self.attention.is_stopped(&event) {
+            self.check()?;
+        }
         if let Event::Key(_) = event {
             self.keys += 1;
             if self.keys.is_multiple_of(1024) {
@@ -168,9 +183,7 @@ impl<H: Handler<Error = Failure>> Handler for Watched<H> {
                     keys: self.keys,
                     of: self.of,
                 });
-                if self.cancel.is_cancelled() {
-                    return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
-                }
+                self.check()?;
             }
         }
         self.inner.event(event)

@@ -24,7 +24,7 @@ pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, Unhel
 pub use survey::{Holds, Library, Survey, Surveyed, Surveyor, Unheld, UnheldKeys};
 
 use crate::failure::{Failure, Kind};
-use crate::rdb::{DbIndex, Handler, Report};
+use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
 use crate::target::facts::TargetFacts;
@@ -313,6 +313,31 @@ impl<B: Backup> Prepared<B> {
     }
 }
 
+/// How many bytes may pass before it is looked whether somebody stopped it.
+const ATTENTION_BYTES: usize = 1 << 20;
+
+/// Notices that it was stopped: after so many bytes as much as after so many keys, as keys may be few and values huge.
+struct Attention {
+    cancel: CancellationToken,
+    bytes: usize,
+}
+
+impl Attention {
+    fn new(cancel: CancellationToken) -> Attention {
+        Attention { cancel, bytes: 0 }
+    }
+
+    /// Whether it was stopped, as far as that is looked at with this event.
+    fn is_stopped(&mut self, event: &Event<'_>) -> bool {
+        self.bytes = self.bytes.saturating_add(event.raw().len());
+        if self.bytes < ATTENTION_BYTES {
+            return false;
+        }
+        self.bytes = 0;
+        self.cancel.is_cancelled()
+    }
+}
+
 fn route_of(request: &Request, begin_ms: i64) -> Route {
     Route {
         filters: request.filters.clone(),
@@ -369,6 +394,7 @@ async fn survey_of<B: Backup>(
             of: None,
         });
     });
+    let stop = cancel.clone();
     let surveyor = Surveyor::new(
         route.clone(),
         now_ms,
@@ -379,6 +405,9 @@ async fn survey_of<B: Backup>(
     );
     blocking(move || {
         let (surveyor, _) = backup.read(surveyor)?;
+        if stop.is_cancelled() {
+            return Err(survey::stopped());
+        }
         Ok(surveyor.finish())
     })
     .await

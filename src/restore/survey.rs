@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Attention;
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
 use crate::rdb::{DbIndex, Event, Family, FileVersion, Handler, KeyHead, Unknown, ValueType};
@@ -150,7 +151,7 @@ pub struct Surveyor {
     now_ms: Option<i64>,
     holds: Option<Holds>,
     names: KeyNames,
-    cancel: CancellationToken,
+    attention: Attention,
     progress: Box<dyn Fn(u64) + Send>,
     survey: Survey,
     merged: BTreeSet<DbIndex>,
@@ -195,7 +196,7 @@ impl Surveyor {
             now_ms,
             holds,
             names,
-            cancel,
+            attention: Attention::new(cancel),
             progress,
             merged,
             hashes: Vec::new(),
@@ -218,11 +219,8 @@ impl Surveyor {
         self.seen += 1;
         if self.seen.is_multiple_of(1024) {
             (self.progress)(self.seen);
-            if self.cancel.is_cancelled() {
-                return Err(Failure::new(
-                    Kind::Interrupted,
-                    "stopped before anything was written",
-                ));
+            if self.attention.cancel.is_cancelled() {
+                return Err(stopped());
             }
         }
         let key = head.key.decode().map_err(Error::KeyName)?;
@@ -329,6 +327,9 @@ impl Handler for Surveyor {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if self.attention.is_stopped(&event) {
+            return Err(stopped());
+        }
         match event {
             Event::Header { version, .. } => self.survey.version = Some(version),
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),
@@ -355,6 +356,11 @@ impl Handler for Surveyor {
         }
         Ok(())
     }
+}
+
+/// Somebody stopped it, in time.
+pub(super) fn stopped() -> Failure {
+    Failure::new(Kind::Interrupted, "stopped before anything was written")
 }
 
 fn knows_metadata(rdb: FileVersion) -> bool {
