@@ -181,7 +181,8 @@ pub(super) async fn load(
         if *fate == LibraryFate::Replace {
             words.push(b"REPLACE");
         }
-        words.push(&library.code);
+        let code = library.code()?;
+        words.push(&code);
         wire.call(&words).await.map_err(|source| Error::Function {
             place: facts.place.clone(),
             name: library.name.clone(),

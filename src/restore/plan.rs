@@ -239,7 +239,7 @@ pub(super) fn library_fate(
     };
     match there.get(&library.name) {
         None => LibraryFate::Load,
-        Some(code) if *code == library.code => LibraryFate::Same,
+        Some(there) if library.code().is_ok_and(|code| *there == *code) => LibraryFate::Same,
         Some(_) => match on_conflict {
             OnConflict::Fail => LibraryFate::Conflict,
             OnConflict::Skip => LibraryFate::Skip,

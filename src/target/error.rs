@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::failure::{Failure, Kind};
 use crate::rdb::{Damage, Unknown};
 use crate::server::{self, Code, ServerError};
-use crate::units::HumanCount;
+use crate::units::{HumanBytes, HumanCount};
 
 /// What to give to a user that may not restore.
 const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
@@ -52,6 +52,12 @@ pub enum Error {
     AbsurdSnapshotTime {
         /// The time.
         said: String,
+    },
+    /// The function libraries are so large that they are no libraries.
+    #[error("the function libraries of the backup have more than {limit}")]
+    TooManyFunctions {
+        /// What they may have.
+        limit: HumanBytes,
     },
     /// Whoever takes the keys has stopped; what it says is the reason.
     #[error("the target takes no more keys")]
@@ -207,6 +213,12 @@ impl From<Error> for Failure {
             Error::AbsurdSnapshotTime { .. } => (
                 Kind::Refused,
                 Some("use --ttl keep or strip; and look at the clocks of both servers"),
+            ),
+            Error::TooManyFunctions { .. } => (
+                Kind::Refused,
+                Some(
+                    "restore the whole of it with --to-file and let the server that wrote it load the file",
+                ),
             ),
             Error::Stopped => (Kind::Failed, None),
             Error::Appeared { .. } => (
