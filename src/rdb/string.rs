@@ -50,6 +50,16 @@ impl<'a> StringRef<'a> {
         }
     }
 
+    /// How many bytes [`StringRef::decode`] will give, as the head announces it; an upper bound for integers.
+    pub fn decoded_len(&self) -> u64 {
+        match self.form {
+            Form::Plain => (self.raw.len() - self.head) as u64,
+            // `-2147483648`
+            Form::Int => 11,
+            Form::Lzf { plain } => plain,
+        }
+    }
+
     /// The content: integers as decimal text, LZF inflated.
     ///
     /// # Errors

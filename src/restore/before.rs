@@ -1,4 +1,4 @@
-//! What is done on a live target before the first key is written.
+//! What is asked and done on a live target before the first key is written.
 
 use std::time::Duration;
 
@@ -6,9 +6,94 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{LibraryFate, LibraryPlan};
 use super::survey::Library;
-use crate::failure::Failure;
-use crate::server::Endpoint;
+use crate::failure::{Failure, Kind};
+use crate::rdb::DbIndex;
+use crate::server::{self, Code, Endpoint, Reply};
 use crate::target::{Error, TargetFacts};
+use crate::units::HumanCount;
+
+/// Whether this user may do what the plan says, asked without writing anything: a RESTORE and a FUNCTION LOAD whose
+/// payload can't be right are refused for that reason only where they are allowed, and a FLUSHDB is queued in a
+/// transaction that is given up (some servers ignore arguments that FLUSHDB does not have, so a wrong one is no question).
+pub(super) async fn may(
+    endpoint: &Endpoint,
+    facts: &TargetFacts,
+    first: Option<(DbIndex, &[u8])>,
+    databases: &[u32],
+    functions: bool,
+) -> Result<(), Error> {
+    let wrap = |source| Error::target(&facts.place, source);
+    let mut wire = endpoint.wire().await.map_err(wrap)?;
+    if let Some((db, key)) = first {
+        wire.call(&[b"SELECT", db.to_string().as_bytes()])
+            .await
+            .map_err(wrap)?;
+        let asked = wire.call(&[b"RESTORE", key, b"0", b"x"]).await;
+        allowed(asked).map_err(wrap)?;
+    }
+    if functions {
+        let asked = wire.call(&[b"FUNCTION", b"LOAD", b"x"]).await;
+        allowed(asked).map_err(wrap)?;
+    }
+    if databases.is_empty() {
+        return Ok(());
+    }
+    // Who may not begin a transaction can't be asked about: the flush itself will tell, and delete nothing.
+    match wire.call(&[b"MULTI"]).await {
+        Ok(_) => {}
+        Err(server::Error::Reply { .. }) => return Ok(()),
+        Err(error) => return Err(wrap(error)),
+    }
+    let queued = wire.call(&[b"FLUSHDB"]).await;
+    match wire.call(&[b"DISCARD"]).await {
+        Ok(_) | Err(server::Error::Reply { .. }) => {}
+        Err(error) => return Err(wrap(error)),
+    }
+    queued.map(drop).map_err(wrap)
+}
+
+/// Whether a command that can't succeed was refused for its argument alone.
+fn allowed(asked: Result<Reply, server::Error>) -> Result<(), server::Error> {
+    match asked {
+        Ok(_) => Ok(()),
+        Err(server::Error::Reply { command, reply }) => match reply.code {
+            // `ERR DUMP payload version or checksum are wrong`, `BUSYKEY`. Room may come by the flush.
+            Code::BusyKey | Code::Oom | Code::Other(_) | Code::WrongType => Ok(()),
+            Code::Err if !reply.to_string().starts_with("ERR unknown ") => Ok(()),
+            _ => Err(server::Error::Reply { command, reply }),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// The databases that were emptied, for what every later error says.
+#[derive(Debug, Default)]
+pub(super) struct Emptied {
+    certain: Vec<u32>,
+    /// The connection broke before the answer.
+    perhaps: Option<u32>,
+}
+
+impl Emptied {
+    /// The failure, with what it leaves behind.
+    pub(super) fn told(&self, mut failure: Failure) -> Failure {
+        let list = |databases: &[u32]| {
+            let names: Vec<String> = databases.iter().map(u32::to_string).collect();
+            names.join(", ")
+        };
+        match self.certain.as_slice() {
+            [] => {}
+            [db] => failure.message += &format!("; the database {db} was emptied before"),
+            all => {
+                failure.message += &format!("; the databases {} were emptied before", list(all));
+            }
+        }
+        if let Some(db) = self.perhaps {
+            failure.message += &format!("; whether database {db} was emptied is not known");
+        }
+        failure
+    }
+}
 
 /// Empties databases. Their memory is given back behind the scenes; where there is a limit to it, that is awaited.
 pub(super) async fn flush(
@@ -16,6 +101,7 @@ pub(super) async fn flush(
     facts: &TargetFacts,
     databases: &[u32],
     cancel: &CancellationToken,
+    emptied: &mut Emptied,
 ) -> Result<(), Failure> {
     if databases.is_empty() {
         return Ok(());
@@ -23,6 +109,12 @@ pub(super) async fn flush(
     let wrap = |source| Error::target(&facts.place, source);
     let mut wire = endpoint.wire().await.map_err(wrap)?;
     for db in databases {
+        if cancel.is_cancelled() {
+            return Err(Failure::new(
+                Kind::Interrupted,
+                "stopped before any key was written",
+            ));
+        }
         wire.call(&[b"SELECT", db.to_string().as_bytes()])
             .await
             .map_err(wrap)?;
@@ -33,7 +125,15 @@ pub(super) async fn flush(
         } else {
             &asynchronous[..1]
         };
-        wire.call(words).await.map_err(wrap)?;
+        match wire.call(words).await {
+            Ok(_) => emptied.certain.push(*db),
+            Err(error) => {
+                if !matches!(error, server::Error::Reply { .. }) {
+                    emptied.perhaps = Some(*db);
+                }
+                return Err(wrap(error).into());
+            }
+        }
     }
     // Without a limit there is nothing to wait for.
     let mut waiting = facts.info.maxmemory > 0;
@@ -76,15 +176,17 @@ pub(super) async fn load(
         .wire()
         .await
         .map_err(|source| Error::target(&facts.place, source))?;
-    for (library, fate) in &wanted {
+    for (at, (library, fate)) in wanted.iter().enumerate() {
         let mut words: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
         if *fate == LibraryFate::Replace {
             words.push(b"REPLACE");
         }
-        words.push(&library.code);
+        let code = library.code()?;
+        words.push(&code);
         wire.call(&words).await.map_err(|source| Error::Function {
             place: facts.place.clone(),
             name: library.name.clone(),
+            loaded: HumanCount(at as u64),
             source: Box::new(source),
         })?;
     }

@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan};
 use super::survey::Survey;
-use super::{Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of};
+use super::{
+    Attention, Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of,
+};
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler};
-use crate::target::Route;
 use crate::target::file::{Copy, Existing, PendingFile, Rewrite};
+use crate::target::{Expiry, Route};
 
 /// Writes a backup into an RDB file: without filters, maps and the like byte for byte the one that was dumped.
 ///
@@ -34,6 +36,7 @@ pub async fn to_file<B: Backup>(
         let copy = Watched::new(Copy::new(file), None, progress, cancel);
         let copied = blocking(move || {
             let (copy, _) = backup.read(copy)?;
+            copy.check()?;
             Ok((copy.keys, copy.inner.finish()?))
         });
         let (keys, bytes) = copied.await?;
@@ -60,6 +63,9 @@ pub async fn to_file<B: Backup>(
         size.0 += found.keys;
         size.1 += found.expires;
     }
+    if let Expiry::Shift { begin_ms } = &mut route.expiry {
+        *begin_ms = jiff::Timestamp::now().as_millisecond();
+    }
     let rewrite = Watched::new(
         Rewrite::new(file, route, sizes),
         Some(keys),
@@ -68,6 +74,7 @@ pub async fn to_file<B: Backup>(
     );
     let written = blocking(move || {
         let (rewrite, _) = backup.read(rewrite)?;
+        rewrite.check()?;
         Ok(rewrite.inner.finish()?)
     })
     .await?;
@@ -110,6 +117,7 @@ async fn survey_for_file<B: Backup>(
 ) -> Result<(Plan, Survey), Failure> {
     let survey = survey_of(backup, route, None, None, request, progress, cancel).await?;
     route.snapshot_ms = survey.snapshot_ms;
+    route.check_snapshot(jiff::Timestamp::now().as_millisecond())?;
     if let Some(into) = request.into {
         plan::into_one(route, into, &survey.meant_databases(&request.filters))?;
     }
@@ -132,7 +140,7 @@ struct Watched<H> {
     keys: u64,
     of: Option<u64>,
     progress: OnProgress,
-    cancel: CancellationToken,
+    attention: Attention,
 }
 
 impl<H> Watched<H> {
@@ -147,7 +155,15 @@ impl<H> Watched<H> {
             keys: 0,
             of,
             progress,
-            cancel,
+            attention: Attention::new(cancel),
+        }
+    }
+
+    /// Whether it may go on.
+    fn check(&self) -> Result<(), Failure> {
+        match self.attention.cancel.is_cancelled() {
+            false => Ok(()),
+            true => Err(Failure::new(Kind::Interrupted, "stopped; no file was made")),
         }
     }
 }
@@ -156,6 +172,9 @@ impl<H: Handler<Error = Failure>> Handler for Watched<H> {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if self.attention.is_stopped(&event) {
+            self.check()?;
+        }
         if let Event::Key(_) = event {
             self.keys += 1;
             if self.keys.is_multiple_of(1024) {
@@ -164,9 +183,7 @@ impl<H: Handler<Error = Failure>> Handler for Watched<H> {
                     keys: self.keys,
                     of: self.of,
                 });
-                if self.cancel.is_cancelled() {
-                    return Err(Failure::new(Kind::Interrupted, "stopped; no file was made"));
-                }
+                self.check()?;
             }
         }
         self.inner.event(event)

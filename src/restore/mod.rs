@@ -24,12 +24,12 @@ pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, Unhel
 pub use survey::{Holds, Library, Survey, Surveyed, Surveyor, Unheld, UnheldKeys};
 
 use crate::failure::{Failure, Kind};
-use crate::rdb::{DbIndex, Handler, Report};
+use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{self, Conflicts, OnConflict, Settings};
-use crate::target::{Expiry, Rename, Route};
+use crate::target::{Error, Expiry, Rename, Route};
 
 /// A backup that can be read, as often as it is asked for.
 pub trait Backup: Send + Sync + 'static {
@@ -179,6 +179,7 @@ pub async fn prepare<B: Backup>(
     )
     .await?;
     route.snapshot_ms = survey.snapshot_ms;
+    route.check_snapshot(now)?;
     if let Some(into) = request.into {
         plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
@@ -196,8 +197,22 @@ pub async fn prepare<B: Backup>(
         conflicts: None,
     };
     let mut plan = Plan::of(&ingredients);
+    let mut forbidden: Option<Failure> = None;
+    if plan.refusal.is_none() {
+        let first = survey.first.as_ref();
+        let first = first.map(|(db, name)| (route.database(*db), name.as_slice()));
+        let flush: Vec<u32> = plan.flush.keys().copied().collect();
+        match before::may(&endpoint, &facts, first, &flush, plan.loads()).await {
+            Ok(()) => {}
+            Err(error @ Error::Forbidden { .. }) => forbidden = Some(error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let conflicts;
-    if plan.refusal.is_none() && (request.on_conflict == OnConflict::Fail || request.always_look) {
+    if forbidden.is_none()
+        && plan.refusal.is_none()
+        && (request.on_conflict == OnConflict::Fail || request.always_look)
+    {
         let occupied: BTreeSet<DbIndex> = targets
             .into_iter()
             .filter(|db| !request.flush && facts.info.keyspace.contains_key(&db.0))
@@ -212,6 +227,9 @@ pub async fn prepare<B: Backup>(
         };
         ingredients.conflicts = Some(&conflicts);
         plan = Plan::of(&ingredients);
+    }
+    if let Some(failure) = forbidden {
+        plan.refuse(failure);
     }
     let libraries = survey.libraries;
     Ok(Prepared {
@@ -247,8 +265,7 @@ impl<B: Backup> Prepared<B> {
                 "stopped before anything was written",
             ));
         }
-        let databases: Vec<u32> = self.plan.flush.keys().copied().collect();
-        before::flush(&self.endpoint, &self.facts, &databases, &self.cancel).await?;
+        // Before anything is deleted: FLUSHDB leaves functions alone, and a library may be refused.
         let functions = before::load(
             &self.endpoint,
             &self.facts,
@@ -256,6 +273,17 @@ impl<B: Backup> Prepared<B> {
             &self.plan.functions,
         )
         .await?;
+        let mut emptied = before::Emptied::default();
+        let databases: Vec<u32> = self.plan.flush.keys().copied().collect();
+        before::flush(
+            &self.endpoint,
+            &self.facts,
+            &databases,
+            &self.cancel,
+            &mut emptied,
+        )
+        .await
+        .map_err(|failure| emptied.told(failure))?;
         let settings = settings_of(
             &self.request,
             Stage::Writing,
@@ -265,8 +293,14 @@ impl<B: Backup> Prepared<B> {
         );
         let reader = Arc::clone(&self.backup);
         let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
-        let written =
-            live::write(&self.endpoint, &self.facts, &self.route, &settings, read).await?;
+        // What is left of a key's time counts from here, however long the question took that was asked before.
+        let mut route = self.route;
+        if let Expiry::Shift { begin_ms } = &mut route.expiry {
+            *begin_ms = self.facts.clock.now_ms();
+        }
+        let written = live::write(&self.endpoint, &self.facts, &route, &settings, read)
+            .await
+            .map_err(|failure| emptied.told(failure))?;
         Ok(Outcome {
             target: self.plan.target,
             keys: written.keys,
@@ -276,6 +310,31 @@ impl<B: Backup> Prepared<B> {
             functions,
             bytes: None,
         })
+    }
+}
+
+/// How many bytes may pass before it is looked whether somebody stopped it.
+const ATTENTION_BYTES: usize = 1 << 20;
+
+/// Notices that it was stopped: after so many bytes as much as after so many keys, as keys may be few and values huge.
+struct Attention {
+    cancel: CancellationToken,
+    bytes: usize,
+}
+
+impl Attention {
+    fn new(cancel: CancellationToken) -> Attention {
+        Attention { cancel, bytes: 0 }
+    }
+
+    /// Whether it was stopped, as far as that is looked at with this event.
+    fn is_stopped(&mut self, event: &Event<'_>) -> bool {
+        self.bytes = self.bytes.saturating_add(event.raw().len());
+        if self.bytes < ATTENTION_BYTES {
+            return false;
+        }
+        self.bytes = 0;
+        self.cancel.is_cancelled()
     }
 }
 
@@ -335,6 +394,7 @@ async fn survey_of<B: Backup>(
             of: None,
         });
     });
+    let stop = cancel.clone();
     let surveyor = Surveyor::new(
         route.clone(),
         now_ms,
@@ -345,6 +405,9 @@ async fn survey_of<B: Backup>(
     );
     blocking(move || {
         let (surveyor, _) = backup.read(surveyor)?;
+        if stop.is_cancelled() {
+            return Err(survey::stopped());
+        }
         Ok(surveyor.finish())
     })
     .await

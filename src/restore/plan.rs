@@ -8,7 +8,7 @@ use super::survey::{Library, Survey};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
 use crate::server::info::Role;
-use crate::target::facts::TargetFacts;
+use crate::target::facts::{TargetFacts, TargetLibraries};
 use crate::target::live::{Conflicts, OnConflict};
 use crate::target::{Expiry, Route};
 use crate::units::HumanCount;
@@ -102,6 +102,8 @@ pub enum LibraryFate {
     Conflict,
     /// The target knows no functions.
     Unheld,
+    /// The target does not tell which libraries it has.
+    Unseen,
 }
 
 /// A function library in a plan.
@@ -230,12 +232,14 @@ pub(super) fn library_fate(
     facts: &TargetFacts,
     on_conflict: OnConflict,
 ) -> LibraryFate {
-    let Some(there) = &facts.libraries else {
-        return LibraryFate::Unheld;
+    let there = match &facts.libraries {
+        TargetLibraries::None => return LibraryFate::Unheld,
+        TargetLibraries::Refused(_) => return LibraryFate::Unseen,
+        TargetLibraries::Known(there) => there,
     };
     match there.get(&library.name) {
         None => LibraryFate::Load,
-        Some(code) if *code == library.code => LibraryFate::Same,
+        Some(there) if library.code().is_ok_and(|code| *there == *code) => LibraryFate::Same,
         Some(_) => match on_conflict {
             OnConflict::Fail => LibraryFate::Conflict,
             OnConflict::Skip => LibraryFate::Skip,
@@ -344,6 +348,18 @@ impl Plan {
         plan.refusal = plan.judge(ingredients).err();
         plan.refused = plan.refusal.as_ref().map(|failure| failure.message.clone());
         plan
+    }
+
+    /// Whether a function library is to be loaded.
+    pub(super) fn loads(&self) -> bool {
+        let mut fates = self.functions.iter().map(|library| library.fate);
+        fates.any(|fate| matches!(fate, LibraryFate::Load | LibraryFate::Replace))
+    }
+
+    /// It will not be done, for this reason.
+    pub(super) fn refuse(&mut self, failure: Failure) {
+        self.refused = Some(failure.message.clone());
+        self.refusal = Some(failure);
     }
 
     /// Whether a person should be asked before it begins, and about what.
@@ -461,15 +477,24 @@ impl Plan {
                     "restore to Redis 7.0 or newer, or restore the keys alone with --match '*'",
                 ));
         }
-        let is_file = ingredients.facts.is_none();
-        if self.collisions > 0 && (is_file || ingredients.on_conflict == OnConflict::Fail) {
+        if let (Some(_), Some(facts)) = (libraries(LibraryFate::Unseen), ingredients.facts)
+            && let TargetLibraries::Refused(reply) = &facts.libraries
+        {
+            let source = crate::server::Error::Reply {
+                command: "FUNCTION LIST".to_owned(),
+                reply: reply.clone(),
+            };
+            return Err(crate::target::Error::target(place, source).into());
+        }
+        // Whatever is done with keys of the target: of two keys of the backup one would vanish.
+        if self.collisions > 0 {
             return Err(refuse(format!(
                 "{} keys of the backup would take the name of another one",
                 HumanCount(self.collisions)
             ))
             .hint("put the databases elsewhere with --map, or choose another prefix"));
         }
-        if ingredients.on_conflict != OnConflict::Fail || is_file {
+        if ingredients.on_conflict != OnConflict::Fail || ingredients.facts.is_none() {
             return Ok(());
         }
         let hint = "keep the target's with --on-conflict skip, or the backup's with --on-conflict replace; --flush empties the databases first";

@@ -48,6 +48,7 @@ impl fmt::Display for Plan {
                 LibraryFate::Skip => "the target's stays",
                 LibraryFate::Conflict => "the target has another one",
                 LibraryFate::Unheld => "the target knows no functions",
+                LibraryFate::Unseen => "the target does not tell which ones it has",
             };
             writeln!(f, "  function library {}: {fate}", library.name)?;
         }

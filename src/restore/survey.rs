@@ -3,21 +3,32 @@
 //! Memory is small whatever the backup holds, with one exception: where two keys could come to have one name (databases
 //! that are merged, prefixes that are renamed) 16 bytes are kept for each key that this could happen to.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Attention;
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
-use crate::rdb::{DbIndex, Event, Family, FileVersion, Handler, KeyHead, Unknown, ValueType};
+use crate::rdb::{
+    Damage, DbIndex, Event, Family, FileVersion, Handler, KeyHead, StringRef, Unknown, ValueType,
+};
 use crate::selection::{Filters, KeyNames, shown};
 use crate::target::{Error, Fate, Route};
+use crate::units::HumanBytes;
 
 /// The first RDB version of Redis that knows key metadata.
 const METADATA_SINCE: u16 = 13;
 
 /// Hashes whose fields expire, in either family.
 const FIELD_EXPIRY_TYPES: std::ops::RangeInclusive<u8> = 22..=25;
+
+/// The most bytes of source that the function libraries of a backup may have, all together. Real ones have a few KiB.
+const MAX_LIBRARY_BYTES: u64 = 64 << 20;
+
+/// What a library costs besides its source, in bytes.
+const LIBRARY_COST: u64 = 128;
 
 /// What a live target can hold.
 #[derive(Clone, Copy, Debug)]
@@ -81,18 +92,39 @@ pub struct Surveyed {
 pub struct Library {
     /// Its name, from its first line.
     pub name: String,
+    /// Its source as it stands in the file: compressed, it may be a hundredth of itself.
+    packed: Vec<u8>,
+}
+
+impl Library {
+    fn new(code: &StringRef<'_>) -> Result<Library, Error> {
+        let text = code.decode().map_err(Error::KeyName)?;
+        Ok(Library {
+            name: library_name(&text).unwrap_or_else(|| "?".to_owned()),
+            packed: code.raw().to_vec(),
+        })
+    }
+
     /// Its source.
-    pub code: Vec<u8>,
+    ///
+    /// # Errors
+    /// It is damaged; not so when it was surveyed.
+    pub fn code(&self) -> Result<Cow<'_, [u8]>, Error> {
+        match StringRef::parse(&self.packed) {
+            Ok(Some(code)) => code.decode().map_err(Error::KeyName),
+            Ok(None) => Err(Error::KeyName(Damage::Lzf)),
+            Err(damage) => Err(Error::KeyName(damage)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Library {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Library({}, {} bytes)", self.name, self.code.len())
+        write!(f, "Library({}, {} bytes)", self.name, self.packed.len())
     }
 }
 
 /// What a backup holds.
-#[derive(Debug)]
 pub struct Survey {
     /// The header's version.
     pub version: Option<FileVersion>,
@@ -114,6 +146,19 @@ pub struct Survey {
     pub collisions: u64,
     /// When the backup was taken, Unix time in milliseconds.
     pub snapshot_ms: Option<i64>,
+    /// The first key that will be written: its database in the backup, and its name on the target.
+    pub first: Option<(DbIndex, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Survey {
+    /// Without the names of keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Survey")
+            .field("databases", &self.databases)
+            .field("unheld", &self.unheld)
+            .field("libraries", &self.libraries)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Survey {
@@ -138,12 +183,13 @@ pub struct Surveyor {
     now_ms: Option<i64>,
     holds: Option<Holds>,
     names: KeyNames,
-    cancel: CancellationToken,
+    attention: Attention,
     progress: Box<dyn Fn(u64) + Send>,
     survey: Survey,
     merged: BTreeSet<DbIndex>,
     hashes: Vec<u128>,
     seen: u64,
+    library_bytes: u64,
     current: Option<Current>,
     name: Vec<u8>,
 }
@@ -177,16 +223,18 @@ impl Surveyor {
                 field_expiries: 0,
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
+                first: None,
             },
             route,
             now_ms,
             holds,
             names,
-            cancel,
+            attention: Attention::new(cancel),
             progress,
             merged,
             hashes: Vec::new(),
             seen: 0,
+            library_bytes: 0,
             current: None,
             name: Vec::new(),
         }
@@ -205,11 +253,8 @@ impl Surveyor {
         self.seen += 1;
         if self.seen.is_multiple_of(1024) {
             (self.progress)(self.seen);
-            if self.cancel.is_cancelled() {
-                return Err(Failure::new(
-                    Kind::Interrupted,
-                    "stopped before anything was written",
-                ));
+            if self.attention.cancel.is_cancelled() {
+                return Err(stopped());
             }
         }
         let key = head.key.decode().map_err(Error::KeyName)?;
@@ -228,6 +273,11 @@ impl Surveyor {
                     .types
                     .entry(head.value_type.logical().as_str())
                     .or_default() += 1;
+                if self.survey.first.is_none() {
+                    let mut name = Vec::new();
+                    self.route.name(&key, &mut name);
+                    self.survey.first = Some((head.db, name));
+                }
                 self.collide(head.db, db, &key);
                 self.hold(head, &key);
             }
@@ -311,6 +361,9 @@ impl Handler for Surveyor {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if self.attention.is_stopped(&event) {
+            return Err(stopped());
+        }
         match event {
             Event::Header { version, .. } => self.survey.version = Some(version),
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),
@@ -322,11 +375,16 @@ impl Handler for Surveyor {
             }
             Event::ValueEnd => self.value_end(),
             Event::Function { code, .. } => {
-                let code = code.decode().map_err(Error::KeyName)?.into_owned();
-                self.survey.libraries.push(Library {
-                    name: library_name(&code).unwrap_or_else(|| "?".to_owned()),
-                    code,
-                });
+                // Judged by what it announces, before any of it is inflated.
+                let bytes = code.decoded_len().saturating_add(LIBRARY_COST);
+                self.library_bytes = self.library_bytes.saturating_add(bytes);
+                if self.library_bytes > MAX_LIBRARY_BYTES {
+                    return Err(Error::TooManyFunctions {
+                        limit: HumanBytes(MAX_LIBRARY_BYTES),
+                    }
+                    .into());
+                }
+                self.survey.libraries.push(Library::new(&code)?);
             }
             Event::FunctionPreGa { .. } => self.survey.unreadable_libraries += 1,
             Event::ModuleAux { module, .. } => {
@@ -337,6 +395,11 @@ impl Handler for Surveyor {
         }
         Ok(())
     }
+}
+
+/// Somebody stopped it, in time.
+pub(super) fn stopped() -> Failure {
+    Failure::new(Kind::Interrupted, "stopped before anything was written")
 }
 
 fn knows_metadata(rdb: FileVersion) -> bool {

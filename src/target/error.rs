@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use crate::failure::{Failure, Kind};
 use crate::rdb::{Damage, Unknown};
 use crate::server::{self, Code, ServerError};
+use crate::units::{HumanBytes, HumanCount};
+
+/// What to give to a user that may not restore.
+const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
 
 /// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,17 @@ pub enum Error {
         place: String,
         /// Why.
         source: Box<server::Error>,
+    },
+    /// The server forbids a command that a restore needs.
+    #[error("{place} forbids {command} to this user")]
+    Forbidden {
+        /// The server.
+        place: String,
+        /// The command.
+        command: String,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
     },
     /// A key's name is damaged: compressed, and does not inflate.
     #[error("a key's name in the backup is damaged: {0}")]
@@ -32,6 +47,18 @@ pub enum Error {
     /// The backup does not say when it was taken, and `--ttl shift` needs it.
     #[error("this file does not say when it was written")]
     NoSnapshotTime,
+    /// The backup was taken at a time when it can't have been, and `--ttl shift` needs it.
+    #[error("this file is said to have been written at {said}, which can't be")]
+    AbsurdSnapshotTime {
+        /// The time.
+        said: String,
+    },
+    /// The function libraries are so large that they are no libraries.
+    #[error("the function libraries of the backup have more than {limit}")]
+    TooManyFunctions {
+        /// What they may have.
+        limit: HumanBytes,
+    },
     /// Whoever takes the keys has stopped; what it says is the reason.
     #[error("the target takes no more keys")]
     Stopped,
@@ -102,12 +129,16 @@ pub enum Error {
         rest: String,
     },
     /// A function library could not be loaded.
-    #[error("the function library {name} cannot be loaded into {place}; no key was written")]
+    #[error(
+        "the function library {name} cannot be loaded into {place}; {loaded} others were loaded, no key was written or deleted"
+    )]
     Function {
         /// The server.
         place: String,
         /// The library.
         name: String,
+        /// How many were loaded before it.
+        loaded: HumanCount,
         /// Why.
         source: Box<server::Error>,
     },
@@ -138,9 +169,19 @@ pub enum Error {
 impl Error {
     /// The server could not be asked.
     pub(crate) fn target(place: &str, source: server::Error) -> Error {
-        Error::Target {
-            place: place.to_owned(),
-            source: Box::new(source),
+        let place = place.to_owned();
+        match source {
+            server::Error::Reply { command, reply } if reply.code == Code::NoPerm => {
+                Error::Forbidden {
+                    place,
+                    command,
+                    reply: Box::new(reply),
+                }
+            }
+            source => Error::Target {
+                place,
+                source: Box::new(source),
+            },
         }
     }
 }
@@ -148,6 +189,10 @@ impl Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (kind, hint): (Kind, Option<&str>) = match &error {
+            Error::Forbidden { .. } => (Kind::Forbidden, Some(RIGHTS)),
+            Error::Function { source, .. } if source.code() == Some(&Code::NoPerm) => {
+                (Kind::Forbidden, Some(RIGHTS))
+            }
             Error::Target { source, .. } | Error::Function { source, .. } => {
                 let inner = kind_and_hint(source);
                 return with_causes(inner.0, inner.1, &error);
@@ -165,6 +210,16 @@ impl From<Error> for Failure {
                 ),
             ),
             Error::NoSnapshotTime => (Kind::Usage, Some("use --ttl keep or strip")),
+            Error::AbsurdSnapshotTime { .. } => (
+                Kind::Refused,
+                Some("use --ttl keep or strip; and look at the clocks of both servers"),
+            ),
+            Error::TooManyFunctions { .. } => (
+                Kind::Refused,
+                Some(
+                    "restore the whole of it with --to-file and let the server that wrote it load the file",
+                ),
+            ),
             Error::Stopped => (Kind::Failed, None),
             Error::Appeared { .. } => (
                 Kind::Refused,
@@ -177,10 +232,7 @@ impl From<Error> for Failure {
                         "the target has reached `maxmemory`: raise it or free memory, then restore again with --on-conflict skip",
                     ),
                 ),
-                Code::NoPerm => (
-                    Kind::Forbidden,
-                    Some("the target's user needs +restore and +select, and the keys (~*)"),
-                ),
+                Code::NoPerm => (Kind::Forbidden, Some(RIGHTS)),
                 Code::NoAuth => (Kind::Auth, Some("give the target's password")),
                 Code::ReadOnly => (
                     Kind::Refused,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Error;
 use crate::rdb::{DbIndex, Family, FileVersion};
 use crate::server::info::{Product, Version};
-use crate::server::{self, Code, Endpoint, Facts, Reply, Wire};
+use crate::server::{self, Code, Endpoint, Facts, Reply, ServerError, Wire};
 
 /// `proto-max-bulk-len` unless the server says otherwise, in bytes.
 const DEFAULT_MAX_BULK: u64 = 512 << 20;
@@ -49,8 +49,19 @@ pub struct TargetFacts {
     pub max_bulk: u64,
     /// Its clock.
     pub clock: Clock,
-    /// Its function libraries: name and code. `None` when it knows no functions.
-    pub libraries: Option<BTreeMap<String, Vec<u8>>>,
+    /// Its function libraries.
+    pub libraries: TargetLibraries,
+}
+
+/// The function libraries of a target.
+#[derive(Clone, Debug)]
+pub enum TargetLibraries {
+    /// It knows no functions.
+    None,
+    /// It does not tell: what it said.
+    Refused(ServerError),
+    /// Name and code.
+    Known(BTreeMap<String, Vec<u8>>),
 }
 
 impl TargetFacts {
@@ -114,7 +125,7 @@ async fn ask(endpoint: &Endpoint) -> Result<TargetFacts, server::Error> {
         rdb: FileVersion { family, number },
         max_bulk: DEFAULT_MAX_BULK,
         clock: Clock::set_to(jiff::Timestamp::now().as_millisecond()),
-        libraries: None,
+        libraries: TargetLibraries::None,
         info,
     };
     // What is refused is refused by what INFO says alone; a server that loads answers little else.
@@ -135,7 +146,7 @@ async fn ask(endpoint: &Endpoint) -> Result<TargetFacts, server::Error> {
         facts.max_bulk = limit;
     }
     if facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0)) {
-        facts.libraries = Some(libraries(&mut wire).await?);
+        facts.libraries = libraries(&mut wire).await?;
         // A dump ends in the server's own RDB version, which is better than a table for servers newer than it.
         if let Some(Reply::Bulk(Some(dump))) = optional(&mut wire, &[b"FUNCTION", b"DUMP"]).await?
             && let Some(footer) = dump
@@ -150,10 +161,13 @@ async fn ask(endpoint: &Endpoint) -> Result<TargetFacts, server::Error> {
     Ok(facts)
 }
 
-async fn libraries(wire: &mut Wire) -> Result<BTreeMap<String, Vec<u8>>, server::Error> {
+async fn libraries(wire: &mut Wire) -> Result<TargetLibraries, server::Error> {
     let mut found = BTreeMap::new();
-    let Some(reply) = optional(wire, &[b"FUNCTION", b"LIST", b"WITHCODE"]).await? else {
-        return Ok(found);
+    // Refused is not the same as none: a library that is there would be met only when ours is loaded.
+    let reply = match wire.call(&[b"FUNCTION", b"LIST", b"WITHCODE"]).await {
+        Ok(reply) => reply,
+        Err(server::Error::Reply { reply, .. }) => return Ok(TargetLibraries::Refused(reply)),
+        Err(error) => return Err(error),
     };
     for library in reply.into_array().unwrap_or_default() {
         let fields = library.into_array().unwrap_or_default();
@@ -171,7 +185,7 @@ async fn libraries(wire: &mut Wire) -> Result<BTreeMap<String, Vec<u8>>, server:
             found.insert(String::from_utf8_lossy(&name).into_owned(), code.to_vec());
         }
     }
-    Ok(found)
+    Ok(TargetLibraries::Known(found))
 }
 
 /// The answer, or `None` when the server refuses the question.

@@ -17,5 +17,5 @@ mod pump;
 mod route;
 
 pub use error::Error;
-pub use facts::{Clock, TargetFacts};
+pub use facts::{Clock, TargetFacts, TargetLibraries};
 pub use route::{Expiry, Fate, Rename, Route};

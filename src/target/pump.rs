@@ -106,12 +106,13 @@ async fn send_all(
         let room = batch.room.take();
         tokio::select! {
             biased;
+            // First: the answer that makes the room may be the one that ends the run.
+            () = stop.cancelled() => return Ok(()),
             place = sent.reserve() => match place {
                 Ok(place) => place.send(batch.without_payloads()),
                 // The reader has gone only after an error, which it tells itself.
                 Err(_) => return Ok(()),
             },
-            () = stop.cancelled() => return Ok(()),
         }
         for part in parts {
             writer.send(&part).await?;
@@ -142,4 +143,43 @@ async fn receive_all(
         }
     }
     Ok(end)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::batch::Builder;
+    use super::*;
+    use crate::server::Stream;
+
+    fn batch() -> Batch {
+        let mut builder = Builder::new(1);
+        builder.exists(0, b"k");
+        builder.rest().unwrap()
+    }
+
+    /// On one thread, so that the stop and the room come to the sender at once.
+    #[tokio::test]
+    async fn a_stop_that_comes_with_the_room_for_a_batch_leaves_it_unsent() {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (_reader, writer) = Wire::new(Stream::Unix(ours), Duration::from_secs(60)).split();
+        let (make, batches) = mpsc::channel(2);
+        let (sent, mut answered) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        make.send(batch()).await.unwrap();
+        make.send(batch()).await.unwrap();
+        let sending = tokio::spawn({
+            let stop = stop.clone();
+            async move { send_all(writer, batches, sent, 0, &stop).await }
+        });
+        // The first is in flight, the second waits for its place when it has left the queue.
+        while make.capacity() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        assert!(answered.try_recv().is_ok());
+        sending.await.unwrap().unwrap();
+        assert!(answered.recv().await.is_none());
+        drop(theirs);
+    }
 }

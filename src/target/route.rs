@@ -6,6 +6,11 @@ use super::Error;
 use crate::rdb::{DbIndex, KeyHead, StringRef};
 use crate::selection::Filters;
 
+/// 2009-01-01: Redis, and so RDB files, are of that year. Unix time in milliseconds.
+const FIRST_SNAPSHOT_MS: i64 = 1_230_768_000_000;
+
+const DAY_MS: i64 = 86_400_000;
+
 /// What becomes of expiries: `--ttl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
@@ -104,6 +109,25 @@ impl Route {
         self.snapshot_ms = seconds.and_then(|seconds| seconds.checked_mul(1000));
     }
 
+    /// Whether the time of the snapshot can be one, when expiries are counted from it: not before there was an RDB file,
+    /// and no more than a day after `now_ms`, Unix time in milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::AbsurdSnapshotTime`].
+    pub fn check_snapshot(&self, now_ms: i64) -> Result<(), Error> {
+        let (Expiry::Shift { .. }, Some(said)) = (self.expiry, self.snapshot_ms) else {
+            return Ok(());
+        };
+        if (FIRST_SNAPSHOT_MS..=now_ms.saturating_add(DAY_MS)).contains(&said) {
+            return Ok(());
+        }
+        let said = match jiff::Timestamp::from_millisecond(said) {
+            Ok(time) => time.to_string(),
+            Err(_) => format!("{said} ms from 1970"),
+        };
+        Err(Error::AbsurdSnapshotTime { said })
+    }
+
     /// What becomes of a key. `now_ms` is the target's clock; `None` where there is none (a file): nothing is over there.
     ///
     /// # Errors
@@ -128,10 +152,13 @@ impl Route {
             Expiry::Keep => written(Some(at)),
             Expiry::Shift { begin_ms } => {
                 let snapshot = self.snapshot_ms.ok_or(Error::NoSnapshotTime)?;
-                if at <= snapshot {
+                let left = at.saturating_sub(snapshot);
+                let until = begin_ms.saturating_add(left);
+                // Also what has ended since the restore began: the server would not keep it, and yet say that it did.
+                if left <= 0 || now_ms.is_some_and(|now| until <= now) {
                     Fate::Expired
                 } else {
-                    written(Some(at.saturating_add(begin_ms - snapshot)))
+                    written(Some(until))
                 }
             }
             // What was over when the backup was taken was gone for everybody: it does not come back for ever.
@@ -220,6 +247,57 @@ mod tests {
         );
         assert_eq!(fate(&route, 0, b"k", Some(2000), Some(9000)), Fate::Expired);
         assert_eq!(fate(&route, 0, b"k", None, Some(9000)), to(0, None));
+    }
+
+    #[test]
+    fn shift_leaves_out_what_ends_while_the_restore_runs() {
+        let route = Route {
+            expiry: Expiry::Shift { begin_ms: 9000 },
+            snapshot_ms: Some(2000),
+            ..Route::default()
+        };
+        assert_eq!(
+            fate(&route, 0, b"k", Some(2500), Some(9499)),
+            to(0, Some(9500))
+        );
+        assert_eq!(fate(&route, 0, b"k", Some(2500), Some(9500)), Fate::Expired);
+    }
+
+    #[test]
+    fn absurd_times_are_refused_and_overflow_nothing() {
+        const EXTREMES: [i64; 6] = [i64::MIN, -1, 0, 1, i64::MAX - 1, i64::MAX];
+        for snapshot in EXTREMES {
+            for begin_ms in EXTREMES {
+                for at in EXTREMES {
+                    let route = Route {
+                        expiry: Expiry::Shift { begin_ms },
+                        snapshot_ms: Some(snapshot),
+                        ..Route::default()
+                    };
+                    fate(&route, 0, b"k", Some(at), Some(begin_ms));
+                    fate(&route, 0, b"k", Some(at), None);
+                    let keep = Route {
+                        expiry: Expiry::Keep,
+                        ..route.clone()
+                    };
+                    assert!(keep.check_snapshot(begin_ms).is_ok());
+                }
+            }
+        }
+        let now = 1_800_000_000_000;
+        let check = |snapshot| {
+            let route = Route {
+                expiry: Expiry::Shift { begin_ms: now },
+                snapshot_ms: Some(snapshot),
+                ..Route::default()
+            };
+            route.check_snapshot(now).is_ok()
+        };
+        for absurd in EXTREMES {
+            assert!(!check(absurd), "{absurd}");
+        }
+        assert!(!check(FIRST_SNAPSHOT_MS - 1) && check(FIRST_SNAPSHOT_MS));
+        assert!(check(now + DAY_MS) && !check(now + DAY_MS + 1));
     }
 
     #[test]

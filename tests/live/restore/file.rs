@@ -1,10 +1,13 @@
 //! Restores into a file: what comes out is a file that a server loads.
 
-use rdbkeeper::failure::Kind;
-use rdbkeeper::rdb::DbIndex;
-use rdbkeeper::restore::{Request, Ttl};
+use std::sync::atomic::Ordering;
+
+use rdbkeeper::failure::{Failure, Kind};
+use rdbkeeper::rdb::{DbIndex, Event, Handler, Report};
+use rdbkeeper::restore::{self, Backup, Request, Ttl};
 use rdbkeeper::selection::{Filters, KeyPattern};
 use rdbkeeper::target::Rename;
+use rdbkeeper::target::file::Existing;
 
 use super::{Dumped, good, run_to_file};
 use crate::support::compare::Contents;
@@ -162,4 +165,102 @@ fn a_damaged_backup_makes_no_file() {
     assert_eq!(failure.kind, Kind::Damaged, "{failure:?}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
     assert!(server.client().keyspace().is_empty());
+}
+
+/// A backup whose reading is watched: how many bytes of its file were asked for, and who stops it then.
+struct Stopping {
+    inner: crate::support::backup::PlainFile,
+    token: tokio_util::sync::CancellationToken,
+    /// Stop with the so-many-th byte of the file.
+    at: usize,
+    passed: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// Counts what passes.
+struct Counting<H> {
+    inner: H,
+    token: tokio_util::sync::CancellationToken,
+    at: usize,
+    passed: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl<H: Handler> Handler for Counting<H> {
+    type Error = H::Error;
+
+    fn event(&mut self, event: Event<'_>) -> Result<(), H::Error> {
+        let bytes = event.raw().len();
+        if self.passed.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.at {
+            self.token.cancel();
+        }
+        self.inner.event(event)
+    }
+}
+
+impl Backup for Stopping {
+    fn read<H>(&self, handler: H) -> Result<(H, Report), Failure>
+    where
+        H: Handler<Error = Failure> + Send + 'static,
+    {
+        let counting = Counting {
+            inner: handler,
+            token: self.token.clone(),
+            at: self.at,
+            passed: std::sync::Arc::clone(&self.passed),
+        };
+        let (counting, report) = self.inner.read(counting)?;
+        Ok((counting.inner, report))
+    }
+}
+
+#[test]
+fn a_stop_is_heeded_where_keys_are_few_and_values_huge_and_before_the_file_gets_its_name() {
+    let source = Server::start(servers::usual());
+    let mut client = source.client();
+    let noise = crate::support::data::Random::new(7).bytes(8 << 20);
+    for number in 0..3 {
+        client.run(crate::cmd!["SET", format!("huge:{number}"), &noise]);
+    }
+    let dumped = Dumped::of(&source);
+    let all = std::fs::metadata(&dumped.file).unwrap().len() as usize;
+    let strip = Request {
+        ttl: Ttl::Strip,
+        ..Request::default()
+    };
+    // Early in a value; and with the very last byte, when all has been read and nothing has its name.
+    for (at, most) in [(9 << 20, 12 << 20), (all, all)] {
+        // Copied; surveyed, as it is rewritten; and planned.
+        for (request, planned) in [
+            (Request::default(), false),
+            (strip.clone(), false),
+            (strip.clone(), true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("out.rdb");
+            let token = tokio_util::sync::CancellationToken::new();
+            let passed = std::sync::Arc::default();
+            let backup = std::sync::Arc::new(Stopping {
+                inner: crate::support::backup::PlainFile(dumped.file.clone()),
+                token: token.clone(),
+                at,
+                passed: std::sync::Arc::clone(&passed),
+            });
+            let failure = super::wait(async {
+                match planned {
+                    true => restore::plan_file(backup, &path, request, super::silent(), token)
+                        .await
+                        .map(drop),
+                    false => {
+                        let quiet = super::silent();
+                        restore::to_file(backup, &path, Existing::Refuse, request, quiet, token)
+                            .await
+                            .map(drop)
+                    }
+                }
+            })
+            .unwrap_err();
+            assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
+            assert!(passed.load(Ordering::Relaxed) <= most, "{passed:?}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
 }

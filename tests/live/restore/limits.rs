@@ -173,10 +173,8 @@ fn a_user_without_the_right_is_told_so() {
     })
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
-    assert!(
-        failure.message.contains("0 were written, 100 were not"),
-        "{failure:?}"
-    );
+    assert!(failure.message.contains("forbids RESTORE"), "{failure:?}");
+    assert!(failure.hint.unwrap().contains("+restore"));
 }
 
 #[test]
@@ -389,5 +387,52 @@ fn every_way_to_a_server_works() {
         dumped
             .contents
             .must_equal(&Contents::of(&mut server.client()), &url);
+    }
+}
+
+#[test]
+fn function_libraries_that_inflate_to_gigabytes_are_refused_and_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bomb.rdb");
+    // 1 MiB of one letter: the letter, then references one byte back of 264 bytes each.
+    let repeats = (1 << 20) / 264;
+    let mut packed = vec![0, b'x'];
+    packed.extend([0xe0, 255, 0].repeat(repeats));
+    let plain = u32::try_from(1 + repeats * 264).unwrap();
+    let mut code = vec![0xc3, 0x80];
+    code.extend(u32::try_from(packed.len()).unwrap().to_be_bytes());
+    code.push(0x80);
+    code.extend(plain.to_be_bytes());
+    code.extend(&packed);
+    let write = |count: usize| {
+        let mut bytes = b"REDIS0010".to_vec();
+        for _ in 0..count {
+            bytes.push(245);
+            bytes.extend(&code);
+        }
+        bytes.push(255);
+        let sum = rdbkeeper::rdb::crc64::crc64(&bytes);
+        bytes.extend(sum.to_le_bytes());
+        std::fs::write(&file, bytes).unwrap();
+    };
+    let server = Server::start(servers::usual());
+    for (count, refused) in [(60, false), (1500, true)] {
+        write(count);
+        let planned = wait(async {
+            let backup = Arc::new(PlainFile(file.clone()));
+            let token = CancellationToken::new();
+            let (to, quiet) = (endpoint(&server), silent());
+            restore::prepare(backup, to, Request::default(), quiet, token)
+                .await
+                .map(|prepared| prepared.plan().functions.len())
+        });
+        match refused {
+            false => assert_eq!(good(planned), count),
+            true => {
+                let failure = planned.unwrap_err();
+                assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+                assert!(failure.message.contains("function libraries"));
+            }
+        }
     }
 }

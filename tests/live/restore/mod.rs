@@ -2,6 +2,7 @@
 
 mod across;
 mod conflicts;
+mod emptying;
 mod file;
 mod limits;
 mod selective;
@@ -56,6 +57,14 @@ impl Dumped {
 /// The way to a server's plain port, as its default user.
 pub fn endpoint(server: &Server) -> Endpoint {
     Endpoint::new(server.url().parse::<Address>().unwrap())
+}
+
+/// The same as a user that [`Options::user`](crate::support::servers::Options::user) made, with the password `pw`.
+pub fn endpoint_of(server: &Server, user: &str) -> Endpoint {
+    let mut endpoint = endpoint(server);
+    endpoint.username = Some(user.to_owned());
+    endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
+    endpoint
 }
 
 pub fn silent() -> OnProgress {

@@ -2,7 +2,7 @@
 
 use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, LogicalType};
-use rdbkeeper::restore::{Request, Ttl};
+use rdbkeeper::restore::{self, Request, Ttl};
 use rdbkeeper::selection::{Filters, KeyPattern};
 use rdbkeeper::target::Rename;
 use rdbkeeper::target::live::OnConflict;
@@ -114,9 +114,16 @@ fn keys_that_would_take_one_name_are_refused() {
         ..Request::default()
     };
     for request in [rename, merge] {
-        let failure = run(&dumped, &server, request.clone()).unwrap_err();
-        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
-        assert!(server.client().keyspace().is_empty());
+        for on_conflict in [OnConflict::Fail, OnConflict::Skip, OnConflict::Replace] {
+            let request = Request {
+                on_conflict,
+                ..request.clone()
+            };
+            let failure = run(&dumped, &server, request).unwrap_err();
+            assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+            assert!(failure.message.contains("1 keys"), "{failure:?}");
+            assert!(server.client().keyspace().is_empty());
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.rdb");
         let failure = super::run_to_file(&dumped, &path, request).unwrap_err();
@@ -188,6 +195,67 @@ fn expiries_are_kept_shifted_or_stripped() {
             (outcome.keys, forever, later, soon),
             (3, Some(None), Some(None), Some(None))
         );
+    }
+}
+
+#[test]
+fn shifted_time_counts_from_when_the_restore_runs_and_not_from_when_it_was_planned() {
+    let kind = servers::usual();
+    let source = Server::start(kind);
+    let mut client = source.client();
+    let snapshot = now_ms(&mut client);
+    client.run(cmd!["SET", "k", "v"]);
+    client.run(cmd!["PEXPIREAT", "k", snapshot + 3_600_000]);
+    let dumped = Dumped::of(&source);
+    let server = Server::start(kind);
+    let mut client = server.client();
+    let request = Request {
+        ttl: Ttl::Shift,
+        snapshot_ms: Some(snapshot),
+        ..Request::default()
+    };
+    let begun = super::wait(async {
+        let token = tokio_util::sync::CancellationToken::new();
+        let (to, quiet) = (super::endpoint(&server), super::silent());
+        let prepared = restore::prepare(dumped.backup(), to, request, quiet, token).await;
+        let prepared = good(prepared);
+        // As if a person had thought about it.
+        let planned = now_ms(&mut client);
+        let begun = crate::support::poll::until("time has passed", || {
+            Some(now_ms(&mut client)).filter(|now| *now > planned + 300)
+        });
+        good(prepared.run().await);
+        begun
+    });
+    let at = client.run(cmd!["PEXPIRETIME", "k"]).int();
+    // A hundredth of a second for clocks that are read at different times.
+    assert!(at >= begun + 3_600_000 - 10, "{at} {begun}");
+}
+
+#[test]
+fn a_snapshot_time_that_can_not_be_is_refused_when_expiries_count_from_it() {
+    let kind = servers::usual();
+    let source = Server::start(kind);
+    let mut client = source.client();
+    client.run(cmd!["SET", "k", "v", "EX", 1000]);
+    let now = now_ms(&mut client);
+    let dumped = Dumped::of(&source);
+    let server = Server::start(kind);
+    for absurd in [i64::MIN, -1, 0, now + 2 * 86_400_000, i64::MAX] {
+        let request = Request {
+            ttl: Ttl::Shift,
+            snapshot_ms: Some(absurd),
+            ..Request::default()
+        };
+        let failure = run(&dumped, &server, request.clone()).unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+        assert!(failure.message.contains("said to have been written at"));
+        assert!(server.client().keyspace().is_empty());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.rdb");
+        let failure = super::run_to_file(&dumped, &path, request).unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
 
