@@ -71,6 +71,14 @@ pub enum Error {
         /// The group that has it.
         group: Option<String>,
     },
+    /// The dump file, or its folder, is not to be found from here: a container's path, perhaps.
+    #[error("{path} cannot be seen from here")]
+    FileUnseen {
+        /// The dump file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
     /// The dump file can't be read.
     #[error("cannot read {path}")]
     File {
@@ -189,7 +197,10 @@ impl Error {
     pub fn is_incapacity(&self) -> bool {
         matches!(
             self,
-            Error::Incapable { .. } | Error::FileForbidden { .. } | Error::NotOurs { .. }
+            Error::Incapable { .. }
+                | Error::FileForbidden { .. }
+                | Error::FileUnseen { .. }
+                | Error::NotOurs { .. }
         )
     }
 
@@ -201,7 +212,10 @@ impl Error {
                 _ => Kind::Failed,
             },
             Error::FileForbidden { .. } => Kind::Forbidden,
-            Error::File { .. } | Error::FileCut { .. } | Error::Spill { .. } => Kind::Storage,
+            Error::FileUnseen { .. }
+            | Error::File { .. }
+            | Error::FileCut { .. }
+            | Error::Spill { .. } => Kind::Storage,
             Error::Loading { .. } | Error::StaleReplica { .. } | Error::SaveFailed { .. } => {
                 Kind::Unavailable
             }
@@ -242,6 +256,9 @@ impl Error {
             }
             Error::FileForbidden { .. } => {
                 "give this user the right to read it, or use method = \"replication\""
+            }
+            Error::FileUnseen { .. } => {
+                "is the server in a container? `rdb_path` must say where its file is seen from here; or use method = \"replication\""
             }
             Error::SaveFailed { .. } => {
                 "see the server's log: a full disk, a missing right on its `dir`, or no memory to fork"

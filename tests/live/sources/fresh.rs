@@ -56,6 +56,41 @@ fn a_save_that_fails_is_an_error_and_the_old_file_is_not_taken() {
 }
 
 #[test]
+fn auto_leaves_a_file_that_is_not_to_be_seen_from_here() {
+    servers::each(|kind| {
+        let server = Server::start(kind);
+        server.client().run(cmd!["SET", "k", "v"]);
+        // As a container's `/data` is for its host: no such folder, or no folder, or worse.
+        let missing = server.folder().join("missing");
+        let file = server.folder().join("file");
+        std::fs::write(&file, "not a folder").unwrap();
+        let circle = server.folder().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        for folder in [missing, file, circle] {
+            let mut request = Request::new(endpoint(&server.url()));
+            request.rdb_path = Some(folder.join("dump.rdb"));
+            let taken = take(request.clone());
+            assert_eq!(taken.method, Method::Replication, "{kind}");
+            assert_eq!(verified(&taken.bytes).keys(), 1);
+            let reason = &taken.reasons[0];
+            assert!(
+                reason.starts_with("not bgsave: ")
+                    && reason.contains("/dump.rdb cannot be seen from here"),
+                "{reason}"
+            );
+            let plan = block_on(rdbkeeper::source::plan(&request)).unwrap();
+            assert_eq!(plan.chosen, Some(Method::Replication));
+            // By itself it is an error that says what to do.
+            request.choice = Choice::Only(Method::Bgsave);
+            let error = fail(request);
+            assert!(matches!(error, Error::FileUnseen { .. }), "{error:?}");
+            let hint = rdbkeeper::failure::Failure::from(error).hint.unwrap();
+            assert!(hint.contains("rdb_path"), "{hint}");
+        }
+    });
+}
+
+#[test]
 fn a_running_save_is_waited_for_and_not_taken() {
     servers::each(|kind| {
         let server = Server::start(kind);
