@@ -97,10 +97,14 @@ fn failed(endpoint: &Endpoint, doing: &'static str, source: server::Error) -> Er
 }
 
 /// Makes the server save, waits, and opens the file once it is proven to be of that save.
+///
+/// A server whose last save failed is asked for another only when that is `insisted` on: one more
+/// that fails is what makes a server with save points refuse writes.
 pub(super) async fn open(
     control: &mut Control,
     endpoint: &Endpoint,
     rdb_path: &Option<PathBuf>,
+    insisted: bool,
 ) -> Result<Opened, Error> {
     let path = locate(control, endpoint, rdb_path).await?;
     readable(&path)?;
@@ -114,6 +118,11 @@ pub(super) async fn open(
     let mut refusals = 0;
     let (before, from_us, old) = loop {
         let before = watch.no_save_runs().await?;
+        if !before.last_bgsave_ok && !insisted {
+            return Err(Error::LastSaveFailed {
+                place: endpoint.place(),
+            });
+        }
         let old = readable(&path)?;
         let from_us = watch.time_us().await?;
         match watch.control.bgsave_scheduled().await {

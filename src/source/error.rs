@@ -93,6 +93,12 @@ pub enum Error {
         /// The server.
         place: String,
     },
+    /// The server's last save failed, so that it is not asked for another.
+    #[error("{place} could not save its data set the last time it tried")]
+    LastSaveFailed {
+        /// The server.
+        place: String,
+    },
     /// The file at the path is not the one that the server has just saved.
     #[error("{path} is not the file that {place} has just saved: {why}")]
     NotOurs {
@@ -201,6 +207,14 @@ impl Error {
                 | Error::FileForbidden { .. }
                 | Error::FileUnseen { .. }
                 | Error::NotOurs { .. }
+        ) || self.cannot_save()
+    }
+
+    /// Whether it is the server that can't save, which is worth a warning where another method works.
+    pub(super) fn cannot_save(&self) -> bool {
+        matches!(
+            self,
+            Error::SaveFailed { .. } | Error::LastSaveFailed { .. }
         )
     }
 
@@ -216,9 +230,10 @@ impl Error {
             | Error::File { .. }
             | Error::FileCut { .. }
             | Error::Spill { .. } => Kind::Storage,
-            Error::Loading { .. } | Error::StaleReplica { .. } | Error::SaveFailed { .. } => {
-                Kind::Unavailable
-            }
+            Error::Loading { .. }
+            | Error::StaleReplica { .. }
+            | Error::SaveFailed { .. }
+            | Error::LastSaveFailed { .. } => Kind::Unavailable,
             Error::Restarted { .. } => Kind::Unreachable,
             Error::Died { source, .. } => match source.as_ref() {
                 server::Error::Idle(_) => Kind::Timeout,
@@ -260,7 +275,7 @@ impl Error {
             Error::FileUnseen { .. } => {
                 "is the server in a container? `rdb_path` must say where its file is seen from here; or use method = \"replication\""
             }
-            Error::SaveFailed { .. } => {
+            Error::SaveFailed { .. } | Error::LastSaveFailed { .. } => {
                 "see the server's log: a full disk, a missing right on its `dir`, or no memory to fork"
             }
             Error::NotOurs { .. } => {
