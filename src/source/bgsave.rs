@@ -370,7 +370,10 @@ impl Opened {
         out: mpsc::Sender<Bytes>,
         cancel: CancellationToken,
     ) -> Result<Pumped, Error> {
-        let reading = tokio::task::spawn_blocking(move || self.read(&out, &cancel));
+        // When this future is dropped, nothing else would tell the thread, which holds the sender.
+        let stop = cancel.child_token();
+        let _stopped_on_drop = stop.clone().drop_guard();
+        let reading = tokio::task::spawn_blocking(move || self.read(&out, &stop));
         match reading.await {
             Ok(result) => result,
             // Only a panic or the end of the runtime ends it otherwise.
@@ -381,8 +384,9 @@ impl Opened {
     fn read(
         mut self,
         out: &mpsc::Sender<Bytes>,
-        cancel: &CancellationToken,
+        stop: &CancellationToken,
     ) -> Result<Pumped, Error> {
+        let runtime = tokio::runtime::Handle::current();
         // The file was just written: it is in the page cache, and is read from front to back.
         if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
         {
@@ -390,9 +394,6 @@ impl Opened {
         }
         let mut bytes: u64 = 0;
         while bytes < self.len {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
             let wanted = (self.len - bytes).min(PIECE);
             let mut piece = Vec::with_capacity(wanted as usize);
             let got = (&mut self.file)
@@ -410,8 +411,14 @@ impl Opened {
                     got: bytes,
                 });
             }
-            out.blocking_send(Bytes::from(piece))
-                .map_err(|_| Error::ReceiverGone)?;
+            // Not `blocking_send`: it would wait for a receiver that takes nothing more.
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err(Error::Cancelled),
+                    sent = out.send(Bytes::from(piece)) => sent.map_err(|_| Error::ReceiverGone),
+                }
+            })?;
         }
         Ok(Pumped {
             bytes,
