@@ -12,7 +12,10 @@ use super::Method;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A server can't be reached, does not let us in, or broke off outside of a transfer.
+    /// A server can't be reached, or does not let us in, and the error says which.
+    #[error(transparent)]
+    Connect(Box<server::Error>),
+    /// A server broke off outside of a transfer, or answered what it should not.
     #[error("{place}: cannot {doing}")]
     Server {
         /// The server.
@@ -247,7 +250,7 @@ impl Error {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Error::Server { source, .. } => return source.hint(),
+            Error::Connect(source) | Error::Server { source, .. } => return source.hint(),
             Error::Loading { .. } => {
                 "try again when it is done; INFO persistence shows how far it is"
             }
@@ -299,6 +302,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         // What a server says is classified by the server's room.
         let told = error.to_string();
+        if let Error::Connect(source) = error {
+            return Failure::from(*source);
+        }
         if let Error::Server { source, .. } = error {
             return Failure::from(*source).context(told);
         }
