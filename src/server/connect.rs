@@ -70,12 +70,14 @@ impl Endpoint {
         self.address.place()
     }
 
-    /// The user as messages may show it: one of a URL, without a password from anywhere, may be
-    /// a password itself.
+    /// The user as messages may show it: without a password from anywhere it may be one itself,
+    /// and a replica has its user from another URL than its own.
     fn shown_username(&self) -> Option<&str> {
         let username = self.username.as_deref()?;
-        let mistaken = self.password.is_none() && self.address.username() == Some(username);
-        Some(if mistaken { "***" } else { username })
+        Some(match self.password {
+            Some(_) => username,
+            None => "***",
+        })
     }
 
     /// A raw connection, authenticated, in database 0 whatever the address says.

@@ -206,6 +206,11 @@ fn a_password_that_stands_where_a_user_does_is_not_shown() {
     assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
     let hint = failure.hint.unwrap();
     assert!(hint.contains("redis://:PASSWORD@host"), "{hint}");
+    // A replica's may come from its master's URL.
+    let mut replica = self::endpoint(&server.url());
+    replica.username = Some("hunter2".to_owned());
+    let shown = format!("{replica:?} {:?}", refused(&replica));
+    assert!(!shown.contains("hunter2"), "{shown}");
     // With a password from elsewhere it is a user, and worth being named.
     let with = with_password(endpoint, Some("hunter2"), "pw");
     assert!(format!("{:?}", refused(&with)).contains("hunter2"));
