@@ -49,6 +49,12 @@ pub enum Damage {
     /// A database number that no server has.
     #[error("database number {0} is beyond what a server can have")]
     Database(u64),
+    /// More databases than are accepted: each costs memory in whatever counts them.
+    #[error("it selects more than {limit} databases, which is the limit")]
+    Databases {
+        /// How many are accepted.
+        limit: usize,
+    },
 }
 
 /// Why a file is not whole, or no RDB file at all.

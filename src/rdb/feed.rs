@@ -8,7 +8,7 @@ use super::length::string_head;
 use super::machine::{Cause, Fault};
 use super::program::{self, opcode};
 use super::scan::{Goal, Scanner, State};
-use super::types::{Family, FileVersion};
+use super::types::{DbIndex, Family, FileVersion};
 
 /// The checksum takes blocks of this many bytes: small enough to stay in the cache for the scan.
 const CRC_BLOCK: usize = 64 * 1024;
@@ -241,7 +241,7 @@ impl<'i, H: Handler + ?Sized> Feed<'_, 'i, '_, H> {
             }
             Item::Aux(key, value) => self.emit(Event::Aux { key, value, raw }),
             Item::SelectDb(db) => {
-                self.scanner.db = db;
+                self.select(db, raw.len())?;
                 self.emit(Event::SelectDb { db, raw })
             }
             Item::ResizeDb(keys, expires) => self.emit(Event::ResizeDb { keys, expires, raw }),
@@ -259,6 +259,21 @@ impl<'i, H: Handler + ?Sized> Feed<'_, 'i, '_, H> {
                 self.emit(Event::ModuleAux { module, raw })
             }
         }
+    }
+
+    /// A database is selected by the `len` bytes before this place.
+    fn select(&mut self, db: DbIndex, len: usize) -> Fed<H> {
+        let limit = self.scanner.limits.max_databases;
+        self.scanner.db = db;
+        self.scanner.selected.insert(db);
+        if self.scanner.selected.len() > limit {
+            return Err(FileError::Damaged {
+                offset: self.offset(self.at) - len as u64,
+                damage: Damage::Databases { limit },
+            }
+            .into());
+        }
+        Ok(())
     }
 
     /// The next fragment of what passes in fragments; whether it is the last.

@@ -36,6 +36,6 @@ pub use event::{Checksum, Event, FromFn, Handler, KeyHead, Unknown, from_fn};
 pub use filter::{DbFilter, FilterError};
 pub use scan::{Limits, Report, Scanner, scan_bytes};
 pub use string::StringRef;
-pub use summary::{AuxFacts, DbSummary, Summary, TypeCount};
+pub use summary::{AuxFacts, DbSummary, Summary};
 pub use types::{DbIndex, Family, FileVersion, LogicalType, ModuleId, ValueType};
 pub use write::{NewKey, Writer};

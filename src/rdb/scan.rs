@@ -8,6 +8,8 @@
 //! The trap: the checksum covers everything before itself, and in an opaque file nobody says where
 //! that is. So it runs over blocks, and always leaves out the last 8 bytes seen.
 
+use std::collections::HashSet;
+
 use super::error::{FileError, ScanError};
 use super::event::{Checksum, Event, Handler, Unknown};
 use super::feed::{COMPRESSED_MAGIC, Feed};
@@ -23,14 +25,18 @@ pub struct Limits {
     pub max_item: u64,
     /// The most bytes of one string in a value. It costs no memory: values pass in fragments.
     pub max_string: u64,
+    /// The most databases that a file may select.
+    pub max_databases: usize,
 }
 
 impl Default for Limits {
-    /// A server's own limit of 512 MiB for the former; 1 TiB for the latter.
+    /// A server's own limit of 512 MiB for an item; 1 TiB for a string; 65 536 databases, where a
+    /// server has 16 unless it is told otherwise.
     fn default() -> Limits {
         Limits {
             max_item: 512 << 20,
             max_string: 1 << 40,
+            max_databases: 1 << 16,
         }
     }
 }
@@ -82,6 +88,8 @@ pub struct Scanner {
     pub(super) state: State,
     pub(super) version: Option<FileVersion>,
     pub(super) db: DbIndex,
+    /// Those that were selected: 4 bytes each, and at most as many as the limits say.
+    pub(super) selected: HashSet<DbIndex>,
     pub(super) machine: Machine,
     pub(super) pending: Vec<u8>,
     /// The offset in the file of the slice that is being fed.
@@ -116,6 +124,7 @@ impl Scanner {
             state: State::Gather(Goal::Header),
             version: None,
             db: DbIndex(0),
+            selected: HashSet::new(),
             machine,
             pending: Vec::new(),
             base: 0,

@@ -1,17 +1,15 @@
 //! What a file holds, counted while it is scanned.
 //!
-//! Its size depends on the databases and types that are there, not on the keys.
+//! Its size depends on the databases that hold keys, not on the keys: some 130 bytes each, and the
+//! scanner lets no file have more than a few ten thousand ([`Limits`](super::Limits)). The trap: a
+//! file of a few megabytes can name millions.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::event::{Event, Handler, KeyHead, Unknown};
 use super::string::StringRef;
-use super::types::{DbIndex, FileVersion, LogicalType, ValueType};
-
-/// No more of a sample key than this is kept.
-const SAMPLE_BYTES: usize = 256;
+use super::types::{DbIndex, FileVersion, LogicalType};
 
 /// No more of an aux value than this is kept.
 const AUX_BYTES: usize = 256;
@@ -45,27 +43,8 @@ pub struct DbSummary {
     pub min_expire_at_ms: Option<i64>,
     /// The last expiry, in milliseconds of Unix time.
     pub max_expire_at_ms: Option<i64>,
-    /// By type and encoding, in the order of their first key.
-    types: Vec<TypeCount>,
-}
-
-/// How many keys have one type and encoding.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TypeCount {
-    /// The type.
-    pub value_type: ValueType,
-    /// Keys of it.
-    pub keys: u64,
-    /// Keys of it that carry metadata (opcode 243 of Redis 8.6 and later).
-    pub with_meta: u64,
-    /// The name of one of them, at most 256 bytes of it. A login token perhaps: mask it.
-    pub sample: Box<[u8]>,
-}
-
-impl std::fmt::Debug for TypeCount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TypeCount({} × {})", self.keys, self.value_type)
-    }
+    /// Keys of each logical type, by its number.
+    types: [u64; LogicalType::ALL.len()],
 }
 
 /// What the aux fields of a file say.
@@ -124,12 +103,18 @@ impl Summary {
 
     /// Keys in all databases.
     pub fn keys(&self) -> u64 {
-        self.databases().values().map(|db| db.keys).sum()
+        self.all().map(|db| db.keys).sum()
     }
 
     /// Keys that expire, in all databases.
     pub fn expires(&self) -> u64 {
-        self.databases().values().map(|db| db.expires).sum()
+        self.all().map(|db| db.expires).sum()
+    }
+
+    /// The counts that add up: a database may be in two of them.
+    fn all(&self) -> impl Iterator<Item = &DbSummary> {
+        let current = self.current.iter().map(|(_, counts)| counts);
+        self.databases.values().chain(current)
     }
 
     /// Counts a key.
@@ -152,18 +137,13 @@ impl Summary {
 }
 
 impl DbSummary {
-    /// Keys by type and encoding, in the order of their first key.
-    pub fn types(&self) -> &[TypeCount] {
-        &self.types
-    }
-
     /// Keys by what they are to their user.
     pub fn logical_types(&self) -> BTreeMap<LogicalType, u64> {
-        let mut counts = BTreeMap::new();
-        for count in &self.types {
-            *counts.entry(count.value_type.logical()).or_default() += count.keys;
-        }
-        counts
+        LogicalType::ALL
+            .into_iter()
+            .zip(self.types)
+            .filter(|(_, keys)| *keys > 0)
+            .collect()
     }
 
     fn count(&mut self, head: &KeyHead<'_>) {
@@ -173,23 +153,8 @@ impl DbSummary {
             self.min_expire_at_ms = Some(self.min_expire_at_ms.map_or(at, |min| min.min(at)));
             self.max_expire_at_ms = Some(self.max_expire_at_ms.map_or(at, |max| max.max(at)));
         }
-        let with_meta = u64::from(!head.meta.is_empty());
-        match self
-            .types
-            .iter_mut()
-            .find(|count| count.value_type == head.value_type)
-        {
-            Some(count) => {
-                count.keys += 1;
-                count.with_meta += with_meta;
-            }
-            None => self.types.push(TypeCount {
-                value_type: head.value_type,
-                keys: 1,
-                with_meta,
-                sample: sample(head),
-            }),
-        }
+        // `ALL` has every one in the order of the numbers: a test below.
+        self.types[head.value_type.logical() as usize] += 1;
     }
 
     fn merge(&mut self, other: &DbSummary) {
@@ -197,18 +162,8 @@ impl DbSummary {
         self.expires += other.expires;
         self.min_expire_at_ms = earlier(self.min_expire_at_ms, other.min_expire_at_ms);
         self.max_expire_at_ms = self.max_expire_at_ms.max(other.max_expire_at_ms);
-        for theirs in &other.types {
-            match self
-                .types
-                .iter_mut()
-                .find(|count| count.value_type == theirs.value_type)
-            {
-                Some(ours) => {
-                    ours.keys += theirs.keys;
-                    ours.with_meta += theirs.with_meta;
-                }
-                None => self.types.push(theirs.clone()),
-            }
+        for (ours, theirs) in self.types.iter_mut().zip(other.types) {
+            *ours += theirs;
         }
     }
 }
@@ -222,17 +177,7 @@ fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
 
 /// Whether decoding it costs little, even where it is compressed.
 fn is_small(string: StringRef<'_>) -> bool {
-    string.raw().len() <= 16 * SAMPLE_BYTES
-}
-
-fn sample(head: &KeyHead<'_>) -> Box<[u8]> {
-    let name = match head.key.plain() {
-        Some(plain) => Cow::Borrowed(plain),
-        // A name that does not inflate is still a key that is counted.
-        None if is_small(head.key) => head.key.decode().unwrap_or_default(),
-        None => Cow::Borrowed(&[][..]),
-    };
-    name[..name.len().min(SAMPLE_BYTES)].into()
+    string.raw().len() <= 16 * AUX_BYTES
 }
 
 impl Handler for Summary {
@@ -256,5 +201,22 @@ impl Handler for Summary {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_types_are_their_places() {
+        for (place, logical) in LogicalType::ALL.into_iter().enumerate() {
+            assert_eq!(logical as usize, place);
+        }
+    }
+
+    #[test]
+    fn a_database_costs_a_few_bytes() {
+        assert!(size_of::<(DbIndex, DbSummary)>() <= 128);
     }
 }

@@ -1,9 +1,10 @@
 //! Where a server is: `redis://[user[:password]@]host[:port][/db]`, `rediss://` with TLS,
 //! `redis+unix:///path?db=N` and `unix://` for a socket; `valkey://` and `valkeys://` are taken too.
 //!
-//! Promise: neither [`Address`] nor an error about one ever shows a password. The trap is a
+//! Promise: neither [`Address`] nor an error about one ever shows a password. The traps are a
 //! password with an unescaped `/`, `?` or `#`: a part of it would be read as port or database,
-//! and quoted in the error, so text that may belong to it is never quoted.
+//! and quoted in the error, so text that may belong to it is never quoted; and `redis://secret@host`,
+//! where a password was meant and a user is read, so a user without a password is not shown either.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub enum Transport {
 }
 
 /// A server's address with what its URL says of user, password and database.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     transport: Transport,
     username: Option<String>,
@@ -139,7 +140,14 @@ impl Address {
     }
 }
 
-/// The URL without its password: `redis://user@localhost:6379/1`.
+/// As it is displayed.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// The URL without its password: `redis://user@localhost:6379/1`. A user without a password is `***`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.transport {
@@ -147,8 +155,10 @@ impl fmt::Display for Address {
             Transport::Tcp { tls: true, .. } => "rediss://",
             Transport::Unix(_) => "redis+unix://",
         })?;
-        if let Some(username) = &self.username {
-            write!(f, "{username}@")?;
+        match (&self.username, &self.password) {
+            (Some(username), Some(_)) => write!(f, "{username}@")?,
+            (Some(_), None) => f.write_str("***@")?,
+            (None, _) => {}
         }
         f.write_str(&self.place())?;
         match (&self.transport, self.db) {
@@ -394,6 +404,8 @@ mod tests {
     fn no_part_of_a_password_shows_in_an_address_or_an_error() {
         for text in [
             "redis://u:hunter2@h:6379/1",
+            "redis://hunter2@h:6379/1",
+            "unix://hunter2@/run/s",
             "redis://u:hunter2/x@h/1",
             "redis://:hunter2/x@h",
             "redis://u:x/hunter2@h",

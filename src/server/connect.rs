@@ -6,6 +6,7 @@
 //! certificate, is found here and not in the middle of a dump. A server that is loading, or a
 //! user that may not PING, is let through: what they can do is the caller's question.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::tls::{self, TlsFiles};
 use super::{Address, Code, Control, Error, Reply, Secret, Stream, Wire};
 
 /// A server, and how to get in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
@@ -35,6 +36,19 @@ pub struct Endpoint {
     pub connect_timeout: Duration,
     /// How long a server may be silent before it is given up.
     pub idle_timeout: Duration,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("address", &self.address)
+            .field("username", &self.shown_username())
+            .field("password", &self.password)
+            .field("tls", &self.tls)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .finish()
+    }
 }
 
 impl Endpoint {
@@ -54,6 +68,16 @@ impl Endpoint {
     /// The server alone, as errors and manifests name it.
     pub fn place(&self) -> String {
         self.address.place()
+    }
+
+    /// The user as messages may show it: without a password from anywhere it may be one itself,
+    /// and a replica has its user from another URL than its own.
+    fn shown_username(&self) -> Option<&str> {
+        let username = self.username.as_deref()?;
+        Some(match self.password {
+            Some(_) => username,
+            None => "***",
+        })
     }
 
     /// A raw connection, authenticated, in database 0 whatever the address says.
@@ -198,7 +222,8 @@ impl Endpoint {
         };
         let login_error = |reply| Error::Login {
             place: self.place(),
-            who: match (&self.username, password) {
+            user_alone: self.username.is_some() && password.is_none(),
+            who: match (self.shown_username(), password) {
                 (Some(user), _) => format!("the user `{user}`"),
                 (None, Some(_)) => "the default user".to_owned(),
                 (None, None) => "a client without password".to_owned(),

@@ -211,10 +211,12 @@ pub enum Error {
         problem: String,
     },
     /// The credentials were refused, or are missing.
-    #[error("{place} does not let {who} in")]
+    #[error("{place}: login refused for {who}")]
     Login {
         /// The server.
         place: String,
+        /// Whether a user was named without a password: a password alone, perhaps.
+        user_alone: bool,
         /// `the user …`, `the default user`, `a client without password`.
         who: String,
         /// What it answered.
@@ -283,6 +285,22 @@ impl Error {
         }
     }
 
+    /// Whether it says by itself that no connection came about, and to where.
+    pub fn is_no_connection(&self) -> bool {
+        matches!(
+            self,
+            Error::Dns { .. }
+                | Error::Refused { .. }
+                | Error::NoSocket { .. }
+                | Error::SocketForbidden { .. }
+                | Error::ConnectTimeout { .. }
+                | Error::Connect { .. }
+                | Error::Tls { .. }
+                | Error::Login { .. }
+                | Error::TurnedAway { .. }
+        )
+    }
+
     /// Whether the connection itself is gone.
     pub fn is_disconnect(&self) -> bool {
         matches!(self, Error::Closed | Error::Io(_) | Error::Idle(_))
@@ -334,6 +352,11 @@ impl Error {
                 }
                 _ => return None,
             },
+            Error::Login {
+                user_alone: true, ..
+            } => {
+                "a password alone is written redis://:PASSWORD@host; for a user, set `password_file`"
+            }
             Error::Login { reply, .. } => match reply.code {
                 Code::NoAuth => "set `password_file` (and `username` for an ACL user)",
                 Code::WrongPass => "check `username` and `password_file`; is the user on?",
@@ -412,6 +435,7 @@ mod tests {
     fn a_failure_says_what_to_do() {
         let failure = Failure::from(Error::Login {
             place: "localhost:6379".into(),
+            user_alone: false,
             who: "the user backup".into(),
             reply: ServerError::parse(b"WRONGPASS invalid username-password pair"),
         });

@@ -97,10 +97,14 @@ fn failed(endpoint: &Endpoint, doing: &'static str, source: server::Error) -> Er
 }
 
 /// Makes the server save, waits, and opens the file once it is proven to be of that save.
+///
+/// A server whose last save failed is asked for another only when that is `insisted` on: one more
+/// that fails is what makes a server with save points refuse writes.
 pub(super) async fn open(
     control: &mut Control,
     endpoint: &Endpoint,
     rdb_path: &Option<PathBuf>,
+    insisted: bool,
 ) -> Result<Opened, Error> {
     let path = locate(control, endpoint, rdb_path).await?;
     readable(&path)?;
@@ -114,6 +118,11 @@ pub(super) async fn open(
     let mut refusals = 0;
     let (before, from_us, old) = loop {
         let before = watch.no_save_runs().await?;
+        if !before.last_bgsave_ok && !insisted {
+            return Err(Error::LastSaveFailed {
+                place: endpoint.place(),
+            });
+        }
         let old = readable(&path)?;
         let from_us = watch.time_us().await?;
         match watch.control.bgsave_scheduled().await {
@@ -361,7 +370,10 @@ impl Opened {
         out: mpsc::Sender<Bytes>,
         cancel: CancellationToken,
     ) -> Result<Pumped, Error> {
-        let reading = tokio::task::spawn_blocking(move || self.read(&out, &cancel));
+        // When this future is dropped, nothing else would tell the thread, which holds the sender.
+        let stop = cancel.child_token();
+        let _stopped_on_drop = stop.clone().drop_guard();
+        let reading = tokio::task::spawn_blocking(move || self.read(&out, &stop));
         match reading.await {
             Ok(result) => result,
             // Only a panic or the end of the runtime ends it otherwise.
@@ -372,8 +384,9 @@ impl Opened {
     fn read(
         mut self,
         out: &mpsc::Sender<Bytes>,
-        cancel: &CancellationToken,
+        stop: &CancellationToken,
     ) -> Result<Pumped, Error> {
+        let runtime = tokio::runtime::Handle::current();
         // The file was just written: it is in the page cache, and is read from front to back.
         if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Sequential)
         {
@@ -381,9 +394,6 @@ impl Opened {
         }
         let mut bytes: u64 = 0;
         while bytes < self.len {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
             let wanted = (self.len - bytes).min(PIECE);
             let mut piece = Vec::with_capacity(wanted as usize);
             let got = (&mut self.file)
@@ -401,8 +411,14 @@ impl Opened {
                     got: bytes,
                 });
             }
-            out.blocking_send(Bytes::from(piece))
-                .map_err(|_| Error::ReceiverGone)?;
+            // Not `blocking_send`: it would wait for a receiver that takes nothing more.
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err(Error::Cancelled),
+                    sent = out.send(Bytes::from(piece)) => sent.map_err(|_| Error::ReceiverGone),
+                }
+            })?;
         }
         Ok(Pumped {
             bytes,

@@ -12,7 +12,10 @@ use super::Method;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A server can't be reached, does not let us in, or broke off outside of a transfer.
+    /// A server can't be reached, or does not let us in, and the error says which.
+    #[error(transparent)]
+    Connect(Box<server::Error>),
+    /// A server broke off outside of a transfer, or answered what it should not.
     #[error("{place}: cannot {doing}")]
     Server {
         /// The server.
@@ -71,6 +74,14 @@ pub enum Error {
         /// The group that has it.
         group: Option<String>,
     },
+    /// The dump file, or its folder, is not to be found from here: a container's path, perhaps.
+    #[error("{path} cannot be seen from here")]
+    FileUnseen {
+        /// The dump file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
     /// The dump file can't be read.
     #[error("cannot read {path}")]
     File {
@@ -82,6 +93,12 @@ pub enum Error {
     /// The server tried to save and failed.
     #[error("{place} failed to save its data set")]
     SaveFailed {
+        /// The server.
+        place: String,
+    },
+    /// The server's last save failed, so that it is not asked for another.
+    #[error("{place} could not save its data set the last time it tried")]
+    LastSaveFailed {
         /// The server.
         place: String,
     },
@@ -189,7 +206,18 @@ impl Error {
     pub fn is_incapacity(&self) -> bool {
         matches!(
             self,
-            Error::Incapable { .. } | Error::FileForbidden { .. } | Error::NotOurs { .. }
+            Error::Incapable { .. }
+                | Error::FileForbidden { .. }
+                | Error::FileUnseen { .. }
+                | Error::NotOurs { .. }
+        ) || self.cannot_save()
+    }
+
+    /// Whether it is the server that can't save, which is worth a warning where another method works.
+    pub(super) fn cannot_save(&self) -> bool {
+        matches!(
+            self,
+            Error::SaveFailed { .. } | Error::LastSaveFailed { .. }
         )
     }
 
@@ -201,10 +229,14 @@ impl Error {
                 _ => Kind::Failed,
             },
             Error::FileForbidden { .. } => Kind::Forbidden,
-            Error::File { .. } | Error::FileCut { .. } | Error::Spill { .. } => Kind::Storage,
-            Error::Loading { .. } | Error::StaleReplica { .. } | Error::SaveFailed { .. } => {
-                Kind::Unavailable
-            }
+            Error::FileUnseen { .. }
+            | Error::File { .. }
+            | Error::FileCut { .. }
+            | Error::Spill { .. } => Kind::Storage,
+            Error::Loading { .. }
+            | Error::StaleReplica { .. }
+            | Error::SaveFailed { .. }
+            | Error::LastSaveFailed { .. } => Kind::Unavailable,
             Error::Restarted { .. } => Kind::Unreachable,
             Error::Died { source, .. } => match source.as_ref() {
                 server::Error::Idle(_) => Kind::Timeout,
@@ -218,7 +250,7 @@ impl Error {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Error::Server { source, .. } => return source.hint(),
+            Error::Connect(source) | Error::Server { source, .. } => return source.hint(),
             Error::Loading { .. } => {
                 "try again when it is done; INFO persistence shows how far it is"
             }
@@ -243,7 +275,10 @@ impl Error {
             Error::FileForbidden { .. } => {
                 "give this user the right to read it, or use method = \"replication\""
             }
-            Error::SaveFailed { .. } => {
+            Error::FileUnseen { .. } => {
+                "is the server in a container? `rdb_path` must say where its file is seen from here; or use method = \"replication\""
+            }
+            Error::SaveFailed { .. } | Error::LastSaveFailed { .. } => {
                 "see the server's log: a full disk, a missing right on its `dir`, or no memory to fork"
             }
             Error::NotOurs { .. } => {
@@ -267,6 +302,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         // What a server says is classified by the server's room.
         let told = error.to_string();
+        if let Error::Connect(source) = error {
+            return Failure::from(*source);
+        }
         if let Error::Server { source, .. } = error {
             return Failure::from(*source).context(told);
         }

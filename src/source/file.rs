@@ -18,7 +18,7 @@ pub(super) fn readable(path: &Path) -> Result<Option<File>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match std::fs::metadata(path.parent().unwrap_or(Path::new("/"))) {
                 Ok(folder) if folder.is_dir() => Ok(None),
-                Ok(_) => Err(Error::File {
+                Ok(_) => Err(Error::FileUnseen {
                     path: path.to_owned(),
                     source: io::ErrorKind::NotADirectory.into(),
                 }),
@@ -33,7 +33,7 @@ fn unreadable(path: &Path, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::PermissionDenied {
         forbidden(path)
     } else {
-        Error::File {
+        Error::FileUnseen {
             path: path.to_owned(),
             source,
         }

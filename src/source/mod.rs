@@ -312,6 +312,7 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
     };
     let mut reasons = std::mem::take(&mut picked.reasons);
     let mut refusals = Vec::new();
+    let mut warned = false;
     for &method in methods {
         match open_with(method, request, &mut picked).await {
             Ok((body, facts, expected_bytes, because)) => {
@@ -331,8 +332,15 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
                     cancel: request.cancel.clone(),
                 });
             }
-            Err(error) if request.choice == Choice::Auto && error.is_incapacity() => {
+            Err(error) if request.choice == Choice::Auto && gives_way(&error, warned) => {
                 let why = error::chain(&error);
+                if error.cannot_save() && !warned {
+                    warned = true;
+                    picked.warnings.push(format!(
+                        "{} cannot save its data set: see its log; `auto` uses BGSAVE again once a save succeeds",
+                        picked.endpoint.place()
+                    ));
+                }
                 tracing::debug!(%method, %why, "method does not work here");
                 refusals.push(format!("not {method}: {why}"));
             }
@@ -345,6 +353,12 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
     })
 }
 
+/// Whether another method may do better, given whether the server is known to be unable to save.
+fn gives_way(error: &Error, cannot_save: bool) -> bool {
+    // A replica that waits for a save that fails is hung up on, without a word.
+    error.is_incapacity() || cannot_save && matches!(error, Error::Died { received: 0, .. })
+}
+
 type Ready = (Body, SourceFacts, Option<u64>, String);
 
 async fn open_with(
@@ -355,8 +369,13 @@ async fn open_with(
     let mut facts = SourceFacts::new(&picked.endpoint, &picked.facts);
     match method {
         Method::Bgsave => {
-            let opened =
-                bgsave::open(&mut picked.control, &picked.endpoint, &request.rdb_path).await?;
+            let opened = bgsave::open(
+                &mut picked.control,
+                &picked.endpoint,
+                &request.rdb_path,
+                request.choice != Choice::Auto,
+            )
+            .await?;
             facts.snapshot_ms = Some(opened.ctime_s.saturating_mul(1000));
             facts.offset = opened.offset.or(facts.offset);
             let because = format!("its file {} can be read here", opened.path.display());

@@ -125,10 +125,16 @@ fn unhealthy(facts: &Facts) -> Option<&'static str> {
 }
 
 async fn ask(endpoint: &Endpoint) -> Result<(Control, Facts), Error> {
-    let mut control = endpoint.control().await.map_err(|source| Error::Server {
-        place: endpoint.place(),
-        doing: "connect",
-        source: Box::new(source),
+    let mut control = endpoint.control().await.map_err(|source| {
+        let source = Box::new(source);
+        if source.is_no_connection() {
+            return Error::Connect(source);
+        }
+        Error::Server {
+            place: endpoint.place(),
+            doing: "connect",
+            source,
+        }
     })?;
     let facts = control.info().await.map_err(|source| Error::Server {
         place: endpoint.place(),

@@ -3,7 +3,7 @@
 use rdbkeeper::rdb::crc64::crc64;
 use rdbkeeper::rdb::{
     Checksum, Damage, DbFilter, DbIndex, Event, Family, FileError, FileVersion, FilterError,
-    Limits, NewKey, Scanner, Unknown, Writer, from_fn, scan_bytes,
+    Limits, NewKey, ScanError, Scanner, Summary, Unknown, Writer, from_fn, scan_bytes,
 };
 
 use crate::support::*;
@@ -143,6 +143,51 @@ fn a_length_beyond_the_limits_is_an_error_and_costs_no_memory() {
             .feed(b"REDIS0011\xfa\x0bredis", &mut Recorder::default())
             .is_err()
     );
+}
+
+#[test]
+fn a_file_of_millions_of_databases_is_an_error_before_they_cost_memory() {
+    let file = |databases: u32| {
+        let mut bytes = b"REDIS0011".to_vec();
+        for db in 0..databases {
+            bytes.extend(b"\xfe\x80");
+            bytes.extend(db.to_be_bytes());
+            bytes.extend(b"\x00\x01k\x01v");
+        }
+        bytes.push(0xff);
+        with_checksum(&bytes)
+    };
+    let mut summary = Summary::new();
+    scan_bytes(&file(1 << 16), &mut summary).unwrap();
+    assert_eq!(
+        (summary.keys(), summary.databases().len()),
+        (1 << 16, 1 << 16)
+    );
+
+    let expected = FileError::Damaged {
+        offset: 9 + 11 * (1 << 16),
+        damage: Damage::Databases { limit: 1 << 16 },
+    };
+    let bytes = file((1 << 16) + 1);
+    for piece in [bytes.len(), 7] {
+        let (mut scanner, mut summary) = (Scanner::new(), Summary::new());
+        let error = bytes
+            .chunks(piece)
+            .find_map(|part| scanner.feed(part, &mut summary).err())
+            .unwrap();
+        assert!(
+            matches!(error, ScanError::File(error) if error == expected),
+            "{error}"
+        );
+        assert_eq!(summary.keys(), 1 << 16);
+    }
+    // To and fro between a few is no more than a few.
+    let mut bytes = b"REDIS0011".to_vec();
+    for _ in 0..1 << 17 {
+        bytes.extend(b"\xfe\x01\xfe\x02");
+    }
+    bytes.push(0xff);
+    scan_bytes(&with_checksum(&bytes), &mut Summary::new()).unwrap();
 }
 
 #[test]

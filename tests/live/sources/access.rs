@@ -195,6 +195,44 @@ fn each_way_to_be_kept_out_is_told_apart() {
 }
 
 #[test]
+fn a_password_that_stands_where_a_user_does_is_not_shown() {
+    let server = Server::with(servers::usual(), Options::new().password("hunter2"));
+    let url = server.url().replace("://", "://hunter2@");
+    let endpoint = endpoint(&url);
+    assert!(!format!("{endpoint:?} {}", endpoint.address).contains("hunter2"));
+    let error = fail(Request::new(endpoint.clone()));
+    let failure = rdbkeeper::failure::Failure::from(error);
+    assert_eq!(failure.kind, rdbkeeper::failure::Kind::Auth);
+    assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+    let hint = failure.hint.unwrap();
+    assert!(hint.contains("redis://:PASSWORD@host"), "{hint}");
+    // A replica's may come from its master's URL.
+    let mut replica = self::endpoint(&server.url());
+    replica.username = Some("hunter2".to_owned());
+    let shown = format!("{replica:?} {:?}", refused(&replica));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // With a password from elsewhere it is a user, and worth being named.
+    let with = with_password(endpoint, Some("hunter2"), "pw");
+    assert!(format!("{:?}", refused(&with)).contains("hunter2"));
+}
+
+#[test]
+fn what_is_in_the_way_of_a_connection_is_said_once() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let request = Request::new(endpoint(&format!("redis://{nobody}")));
+    let failure = rdbkeeper::failure::Failure::from(fail(request));
+    assert_eq!(failure.message, format!("nothing listens at {nobody}"));
+    assert!(failure.causes.is_empty(), "{failure:?}");
+    assert_eq!(failure.kind, rdbkeeper::failure::Kind::Unreachable);
+
+    let server = Server::with(servers::usual(), Options::new().password("right"));
+    let wrong = with_password(endpoint(&server.url()), None, "wrong");
+    let failure = rdbkeeper::failure::Failure::from(fail(Request::new(wrong)));
+    assert!(failure.message.contains("login refused"), "{failure:?}");
+    assert_eq!(failure.causes.len(), 1, "{failure:?}");
+}
+
+#[test]
 fn the_acl_line_that_is_printed_is_enough_for_its_method_and_no_other() {
     servers::each(|kind| {
         let server = Server::start(kind);

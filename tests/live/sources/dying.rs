@@ -191,3 +191,33 @@ fn a_dump_that_nobody_takes_ends() {
         );
     }
 }
+
+#[test]
+fn a_dump_whose_pump_is_dropped_ends_for_whoever_takes_its_bytes() {
+    for method in Method::ALL {
+        let server = big(servers::usual(), Options::new());
+        for taken_on in [true, false] {
+            let request = by(method, &server);
+            block_on(async {
+                let dump = open(request).await.unwrap();
+                let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+                let watched = sender.downgrade();
+                let pump = tokio::spawn(dump.pump(sender));
+                let mut bytes = receiver.recv().await.unwrap().len();
+                // As a limit on the time of a backup does.
+                pump.abort();
+                assert!(pump.await.unwrap_err().is_cancelled());
+                if taken_on {
+                    while let Some(piece) = receiver.recv().await {
+                        bytes += piece.len();
+                    }
+                    assert!(bytes < 8 << 20, "{method}: {bytes} bytes came");
+                }
+                // Whoever sends is gone, though nobody may take anything any more.
+                crate::support::poll::until("the sender is gone", || {
+                    (watched.strong_count() == 0).then_some(())
+                });
+            });
+        }
+    }
+}

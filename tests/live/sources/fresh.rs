@@ -33,10 +33,8 @@ fn a_save_that_fails_is_an_error_and_the_old_file_is_not_taken() {
         std::fs::create_dir_all(name.join("full")).unwrap();
         let mut request = by(Method::Bgsave, &server);
         request.rdb_path = Some(kept);
-        assert!(
-            matches!(fail(request.clone()), Error::SaveFailed { .. }),
-            "{kind}"
-        );
+        let error = fail(request.clone());
+        assert!(matches!(error, Error::SaveFailed { .. }), "{kind}");
         // Now the server is in MISCONF, and knows it.
         let reply = client.attempt(cmd!["SET", "x", "y"]).unwrap();
         assert!(
@@ -46,12 +44,101 @@ fn a_save_that_fails_is_an_error_and_the_old_file_is_not_taken() {
         );
         let plan = block_on(rdbkeeper::source::plan(&request)).unwrap();
         assert!(!plan.methods[0].works());
-        // Auto does not hide it.
-        request.choice = Choice::Auto;
-        assert!(matches!(fail(request), Error::SaveFailed { .. }));
         // Once the cause is gone the next save is good.
         std::fs::remove_dir_all(&name).unwrap();
         assert_eq!(verified(&take(by(Method::Bgsave, &server)).bytes).keys(), 2);
+    });
+}
+
+#[test]
+fn auto_goes_on_without_a_server_that_cannot_save_and_says_so() {
+    servers::each(|kind| {
+        for diskless in ["yes", "no"] {
+            let server = Server::with(
+                kind,
+                Options::new()
+                    .config("save 3600 1000000")
+                    .config(format!("repl-diskless-sync {diskless}"))
+                    .config("repl-diskless-sync-delay 0"),
+            );
+            let mut client = server.client();
+            client.run(cmd!["SET", "k", "v"]);
+            // Its file can't be renamed over a folder that is not empty.
+            std::fs::create_dir_all(server.dump_file().join("full")).unwrap();
+            let request = Request::new(endpoint(&server.url()));
+            // The first finds out by trying, the second knows.
+            for why in ["failed to save its data set", "could not save"] {
+                let begun = saves_begun(&server);
+                let taken = take(request.clone());
+                let what = format!("{kind} diskless {diskless}: {:?}", taken.reasons);
+                // From disk means another save, which fails too.
+                let expected = match diskless {
+                    "yes" => Method::Replication,
+                    _ => Method::Scan,
+                };
+                assert_eq!(taken.method, expected, "{what}");
+                assert_eq!(verified(&taken.bytes).keys(), 1);
+                assert!(taken.reasons[0].starts_with("not bgsave: "), "{what}");
+                assert!(taken.reasons[0].contains(why), "{what}");
+                assert_eq!(taken.warnings.len(), 1, "{:?}", taken.warnings);
+                assert!(
+                    taken.warnings[0].contains("cannot save"),
+                    "{:?}",
+                    taken.warnings
+                );
+                if why == "could not save" && diskless == "yes" {
+                    assert_eq!(saves_begun(&server), begun, "{what}");
+                }
+            }
+            let error = fail(by(Method::Bgsave, &server));
+            assert!(matches!(error, Error::SaveFailed { .. }), "{error:?}");
+            // Once a save succeeds, it is bgsave again.
+            std::fs::remove_dir_all(server.dump_file()).unwrap();
+            server.save();
+            let taken = take(request);
+            assert_eq!(taken.method, Method::Bgsave, "{kind} {:?}", taken.reasons);
+            assert!(taken.warnings.is_empty(), "{:?}", taken.warnings);
+        }
+    });
+}
+
+/// How many saves to its own file a server has begun.
+fn saves_begun(server: &Server) -> usize {
+    server.log().matches("Background saving started").count()
+}
+
+#[test]
+fn auto_leaves_a_file_that_is_not_to_be_seen_from_here() {
+    servers::each(|kind| {
+        let server = Server::start(kind);
+        server.client().run(cmd!["SET", "k", "v"]);
+        // As a container's `/data` is for its host: no such folder, or no folder, or worse.
+        let missing = server.folder().join("missing");
+        let file = server.folder().join("file");
+        std::fs::write(&file, "not a folder").unwrap();
+        let circle = server.folder().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        for folder in [missing, file, circle] {
+            let mut request = Request::new(endpoint(&server.url()));
+            request.rdb_path = Some(folder.join("dump.rdb"));
+            let taken = take(request.clone());
+            assert_eq!(taken.method, Method::Replication, "{kind}");
+            assert_eq!(verified(&taken.bytes).keys(), 1);
+            let reason = &taken.reasons[0];
+            assert!(
+                reason.starts_with("not bgsave: ")
+                    && reason.contains("/dump.rdb cannot be seen from here"),
+                "{reason}"
+            );
+            let plan = block_on(rdbkeeper::source::plan(&request)).unwrap();
+            assert_eq!(plan.chosen, Some(Method::Replication));
+            // By itself it is an error that says what to do.
+            request.choice = Choice::Only(Method::Bgsave);
+            let error = fail(request);
+            assert!(matches!(error, Error::FileUnseen { .. }), "{error:?}");
+            let hint = rdbkeeper::failure::Failure::from(error).hint.unwrap();
+            assert!(hint.contains("rdb_path"), "{hint}");
+        }
     });
 }
 

@@ -72,7 +72,7 @@ fn a_healthy_replica_is_preferred_and_any_other_gives_way_with_a_warning() {
             (replica.client().info("master_link_status")? == "down").then_some(())
         });
         request.replica = Some(endpoint(&replica.url()));
-        assert!(matches!(fail(request), Error::Server { .. }));
+        assert!(matches!(fail(request), Error::Connect(_)));
     });
 }
 
