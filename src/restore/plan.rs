@@ -139,14 +139,27 @@ pub struct DatabasePlan {
 /// Keys that the target can't hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnheldPlan {
-    /// The type's name, `key-metadata`, or `too-large`.
+    /// The type's name, `key-metadata`, `too-large` or `module`.
     pub what: &'static str,
+    /// The module's name for its type, where that is what is lacking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// How many.
     pub keys: u64,
     /// The database of the first.
     pub db: u32,
     /// The first, masked unless it may be shown.
     pub sample: String,
+}
+
+impl UnheldPlan {
+    /// What it is, for a person.
+    pub(super) fn words(&self) -> String {
+        match &self.module {
+            Some(module) => format!("{} {module}", self.what),
+            None => self.what.to_owned(),
+        }
+    }
 }
 
 /// Keys that the target has already.
@@ -330,6 +343,7 @@ impl Plan {
                 .iter()
                 .map(|found| UnheldPlan {
                     what: found.why.name(),
+                    module: found.why.module(),
                     keys: found.keys,
                     db: found.sample.0.0,
                     sample: found.sample.1.clone(),
@@ -454,11 +468,17 @@ impl Plan {
             for found in &self.unheld {
                 failure = failure.cause(format!(
                     "{} × {}, the first {} in database {}",
-                    found.keys, found.what, found.sample, found.db
+                    HumanCount(found.keys),
+                    found.words(),
+                    found.sample,
+                    found.db
                 ));
             }
             return Err(failure.hint(
-                "restore to a newer server, or leave these keys out with --exclude or --type",
+                match self.unheld.iter().all(|found| found.module.is_some()) {
+                    true => "load the module into the target, or leave these keys out with --exclude or --type",
+                    false => "restore to a newer server, or leave these keys out with --exclude or --type",
+                },
             ));
         }
         let libraries = |fate: LibraryFate| {

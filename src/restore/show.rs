@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::plan::{LibraryFate, Plan};
+use crate::units::HumanCount;
 
 /// A few lines for a person.
 impl fmt::Display for Plan {
@@ -63,7 +64,10 @@ impl fmt::Display for Plan {
             writeln!(
                 f,
                 "  cannot be held: {} × {}, the first {} in database {}",
-                found.keys, found.what, found.sample, found.db
+                HumanCount(found.keys),
+                found.words(),
+                found.sample,
+                found.db
             )?;
         }
         for warning in &self.warnings {

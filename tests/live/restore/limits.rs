@@ -152,6 +152,50 @@ fn a_value_that_the_target_refuses_is_counted_and_the_others_arrive() {
 }
 
 #[test]
+fn a_value_of_a_module_that_the_target_lacks_is_named_before_anything_is_written() {
+    let kind = servers::usual();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("module.rdb");
+    let version = FileVersion {
+        family: Family::Redis,
+        number: 10,
+    };
+    let id: u64 = 0xb5eb_2dff_fadd_6c01;
+    let name = rdbkeeper::rdb::ModuleId(id).name();
+    let value = [&[0x81][..], &id.to_be_bytes(), &[0]].concat();
+    let mut writer = Writer::new(std::fs::File::create(&file).unwrap(), version).unwrap();
+    writer.select_db(DbIndex(0)).unwrap();
+    writer.key(&NewKey::new(b"plain", 0), b"\x05value").unwrap();
+    for key in [b"first ", b"second"] {
+        writer.key(&NewKey::new(key, 7), &value).unwrap();
+    }
+    writer.finish().unwrap();
+    // Who may not ask for modules is told by the server, as before.
+    for (rights, asked) in [("+@all", true), ("+@all -module", false)] {
+        let rule = format!("keeper on >pw ~* {rights}");
+        let server = Server::with(kind, Options::new().user(&rule));
+        let (plan, result) = wait(async {
+            let backup = Arc::new(PlainFile(file.clone()));
+            let (to, quiet) = (super::endpoint_of(&server, "keeper"), silent());
+            let (request, token) = (Request::default(), CancellationToken::new());
+            let prepared = good(restore::prepare(backup, to, request, quiet, token).await);
+            (prepared.plan().clone(), prepared.run().await)
+        });
+        let failure = result.unwrap_err();
+        if !asked {
+            assert_eq!((plan.unheld.len(), failure.kind), (0, Kind::Failed));
+            continue;
+        }
+        assert_eq!((plan.unheld.len(), plan.unheld[0].what), (1, "module"));
+        assert_eq!(plan.unheld[0].module.as_deref(), Some(name.as_str()));
+        assert_eq!(plan.unheld[0].keys, 2);
+        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+        assert!(failure.causes[0].contains(&name), "{failure:?}");
+        assert!(server.client().keyspace().is_empty());
+    }
+}
+
+#[test]
 fn a_user_without_the_right_is_told_so() {
     let kind = servers::usual();
     let dumped = many(100);
