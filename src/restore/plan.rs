@@ -401,13 +401,13 @@ impl Plan {
         if !survey.libraries.is_empty() && !ingredients.route.filters.is_all() {
             warn(format!(
                 "{} function libraries are left out, because only some keys are selected",
-                survey.libraries.len()
+                HumanCount(survey.libraries.len() as u64)
             ));
         }
         if survey.field_expiries > 0 && ingredients.route.expiry != Expiry::Keep {
             warn(format!(
                 "the expiries of single fields stay as they are, in {} hashes: --ttl is about keys",
-                survey.field_expiries
+                HumanCount(survey.field_expiries)
             ));
         }
         let Some(facts) = ingredients.facts else {
@@ -423,7 +423,7 @@ impl Plan {
         if survey.unreadable_libraries > 0 {
             warn(format!(
                 "{} function libraries are in the form of Redis 7.0's release candidates, which no server takes",
-                survey.unreadable_libraries
+                HumanCount(survey.unreadable_libraries)
             ));
         }
         let info = &facts.info;

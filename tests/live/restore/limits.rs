@@ -7,6 +7,7 @@ use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
 use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dumped, endpoint, good, plan, run, silent, wait};
@@ -51,9 +52,11 @@ fn a_target_without_room_says_so_and_how_far_it_came() {
     let keys = server.client().keyspace()[0].1;
     assert!(keys > 100 && keys < 20_000);
     assert!(
-        failure
-            .message
-            .contains(&format!("{keys} were written, {} were not", 20_000 - keys)),
+        failure.message.contains(&format!(
+            "{} were written, {} were not",
+            HumanCount(keys),
+            HumanCount(20_000 - keys)
+        )),
         "{failure:?}"
     );
 
@@ -323,7 +326,7 @@ fn a_stop_in_the_middle_says_how_far_it_came() {
     assert!(
         failure
             .message
-            .contains(&format!("{keys} keys were written")),
+            .contains(&format!("{} keys were written", HumanCount(keys))),
         "{keys}: {failure:?}"
     );
 }
