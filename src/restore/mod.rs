@@ -9,6 +9,7 @@
 
 mod before;
 mod file;
+mod modules;
 mod plan;
 mod show;
 mod survey;
@@ -166,6 +167,7 @@ pub async fn prepare<B: Backup>(
     let holds = Holds {
         rdb: facts.rdb,
         max_bulk: facts.max_bulk,
+        modules: facts.modules.clone(),
     };
     let now = facts.clock.now_ms();
     let survey = survey_of(

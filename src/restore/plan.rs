@@ -139,14 +139,27 @@ pub struct DatabasePlan {
 /// Keys that the target can't hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnheldPlan {
-    /// The type's name, `key-metadata`, or `too-large`.
+    /// The type's name, `key-metadata`, `too-large` or `module`.
     pub what: &'static str,
+    /// The module's name for its type, where that is what is lacking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// How many.
     pub keys: u64,
     /// The database of the first.
     pub db: u32,
     /// The first, masked unless it may be shown.
     pub sample: String,
+}
+
+impl UnheldPlan {
+    /// What it is, for a person.
+    pub(super) fn words(&self) -> String {
+        match &self.module {
+            Some(module) => format!("{} {module}", self.what),
+            None => self.what.to_owned(),
+        }
+    }
 }
 
 /// Keys that the target has already.
@@ -330,6 +343,7 @@ impl Plan {
                 .iter()
                 .map(|found| UnheldPlan {
                     what: found.why.name(),
+                    module: found.why.module(),
                     keys: found.keys,
                     db: found.sample.0.0,
                     sample: found.sample.1.clone(),
@@ -387,13 +401,13 @@ impl Plan {
         if !survey.libraries.is_empty() && !ingredients.route.filters.is_all() {
             warn(format!(
                 "{} function libraries are left out, because only some keys are selected",
-                survey.libraries.len()
+                HumanCount(survey.libraries.len() as u64)
             ));
         }
         if survey.field_expiries > 0 && ingredients.route.expiry != Expiry::Keep {
             warn(format!(
                 "the expiries of single fields stay as they are, in {} hashes: --ttl is about keys",
-                survey.field_expiries
+                HumanCount(survey.field_expiries)
             ));
         }
         let Some(facts) = ingredients.facts else {
@@ -409,7 +423,7 @@ impl Plan {
         if survey.unreadable_libraries > 0 {
             warn(format!(
                 "{} function libraries are in the form of Redis 7.0's release candidates, which no server takes",
-                survey.unreadable_libraries
+                HumanCount(survey.unreadable_libraries)
             ));
         }
         let info = &facts.info;
@@ -454,11 +468,17 @@ impl Plan {
             for found in &self.unheld {
                 failure = failure.cause(format!(
                     "{} × {}, the first {} in database {}",
-                    found.keys, found.what, found.sample, found.db
+                    HumanCount(found.keys),
+                    found.words(),
+                    found.sample,
+                    found.db
                 ));
             }
             return Err(failure.hint(
-                "restore to a newer server, or leave these keys out with --exclude or --type",
+                match self.unheld.iter().all(|found| found.module.is_some()) {
+                    true => "load the module into the target, or leave these keys out with --exclude or --type",
+                    false => "restore to a newer server, or leave these keys out with --exclude or --type",
+                },
             ));
         }
         let libraries = |fate: LibraryFate| {

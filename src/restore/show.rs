@@ -3,28 +3,38 @@
 use std::fmt;
 
 use super::plan::{LibraryFate, Plan};
+use crate::units::HumanCount;
 
 /// A few lines for a person.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "restore {} keys to {}", self.keys, self.target)?;
+        write!(
+            f,
+            "restore {} keys to {}",
+            HumanCount(self.keys),
+            self.target
+        )?;
         if let Some(server) = &self.target_server {
             write!(f, " ({server})")?;
         }
         writeln!(f)?;
         for (db, keys) in &self.flush {
-            writeln!(f, "  database {db} is emptied first: {keys} keys")?;
+            writeln!(
+                f,
+                "  database {db} is emptied first: {} keys",
+                HumanCount(*keys)
+            )?;
         }
         for found in &self.databases {
             write!(f, "  database {}", found.from)?;
             if found.to != found.from {
                 write!(f, " to {}", found.to)?;
             }
-            write!(f, ": {} keys", found.keys)?;
+            write!(f, ": {} keys", HumanCount(found.keys))?;
             let types: Vec<String> = found
                 .types
                 .iter()
-                .map(|(name, keys)| format!("{keys} {name}"))
+                .map(|(name, keys)| format!("{} {name}", HumanCount(*keys)))
                 .collect();
             if !types.is_empty() {
                 write!(f, " ({})", types.join(", "))?;
@@ -35,7 +45,7 @@ impl fmt::Display for Plan {
                 (found.left_out, "not selected"),
             ] {
                 if count > 0 {
-                    write!(f, ", {count} {what}")?;
+                    write!(f, ", {} {what}", HumanCount(count))?;
                 }
             }
             writeln!(f)?;
@@ -56,14 +66,18 @@ impl fmt::Display for Plan {
             writeln!(
                 f,
                 "  {} of these keys are there already (--on-conflict {})",
-                conflicts.keys, self.on_conflict
+                HumanCount(conflicts.keys),
+                self.on_conflict
             )?;
         }
         for found in &self.unheld {
             writeln!(
                 f,
                 "  cannot be held: {} × {}, the first {} in database {}",
-                found.keys, found.what, found.sample, found.db
+                HumanCount(found.keys),
+                found.words(),
+                found.sample,
+                found.db
             )?;
         }
         for warning in &self.warnings {

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Attention;
+use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
 use crate::rdb::{
-    Damage, DbIndex, Event, Family, FileVersion, Handler, KeyHead, StringRef, Unknown, ValueType,
+    Damage, DbIndex, Event, Family, FileVersion, Handler, KeyHead, LogicalType, ModuleId,
+    StringRef, Unknown, ValueType, length,
 };
 use crate::selection::{Filters, KeyNames, shown};
 use crate::target::{Error, Fate, Route};
@@ -30,13 +31,18 @@ const MAX_LIBRARY_BYTES: u64 = 64 << 20;
 /// What a library costs besides its source, in bytes.
 const LIBRARY_COST: u64 = 128;
 
+/// So many different reasons why keys can't be held are told apart; modules beyond them are counted together.
+const MANY_REASONS: usize = 64;
+
 /// What a live target can hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Holds {
     /// Its family and RDB version.
     pub rdb: FileVersion,
     /// The longest argument that it takes, in bytes.
     pub max_bulk: u64,
+    /// The names of its modules, in small letters; `None` when that is not known.
+    pub modules: Option<BTreeSet<String>>,
 }
 
 /// Why a key can't be held.
@@ -48,15 +54,26 @@ pub enum Unheld {
     Metadata,
     /// The value is longer than the target takes at once.
     Size,
+    /// No module of the target knows the value; without the version of its encoding.
+    Module(ModuleId),
 }
 
 impl Unheld {
-    /// A word: the type's name, `key-metadata`, `too-large`.
+    /// A word: the type's name, `key-metadata`, `too-large`, `module`.
     pub fn name(self) -> &'static str {
         match self {
             Unheld::Type(value_type) => value_type.name(),
             Unheld::Metadata => "key-metadata",
             Unheld::Size => "too-large",
+            Unheld::Module(_) => "module",
+        }
+    }
+
+    /// The module's name for its type.
+    pub fn module(self) -> Option<String> {
+        match self {
+            Unheld::Module(id) => Some(id.name()),
+            _ => None,
         }
     }
 }
@@ -198,6 +215,8 @@ struct Current {
     from: DbIndex,
     sample: Vec<u8>,
     payload_bytes: u64,
+    /// The beginning of a module's value, until it has told whose it is.
+    module: Option<Vec<u8>>,
 }
 
 impl Surveyor {
@@ -306,10 +325,11 @@ impl Surveyor {
     }
 
     fn hold(&mut self, head: &KeyHead<'_>, key: &[u8]) {
-        let Some(holds) = self.holds else {
+        let Some(holds) = &self.holds else {
             return;
         };
-        let Holds { rdb, .. } = holds;
+        let rdb = holds.rdb;
+        let asks = holds.modules.is_some() && head.value_type.logical() == LogicalType::Module;
         if footer_version_for(head.value_type, rdb.family, rdb.number).is_none() {
             self.unheld(Unheld::Type(head.value_type), head.db, key);
         } else if !head.meta.is_empty() && !knows_metadata(rdb) {
@@ -326,6 +346,7 @@ impl Surveyor {
                 from: head.db,
                 sample,
                 payload_bytes: (head.meta.len() + 1 + FOOTER_BYTES) as u64,
+                module: asks.then(Vec::new),
             });
             return;
         }
@@ -333,7 +354,11 @@ impl Surveyor {
     }
 
     fn unheld(&mut self, why: Unheld, db: DbIndex, key: &[u8]) {
-        match self.survey.unheld.iter_mut().find(|found| found.why == why) {
+        let many = self.survey.unheld.len() >= MANY_REASONS;
+        let same = |found: Unheld| {
+            found == why || (many && matches!((found, why), (Unheld::Module(_), Unheld::Module(_))))
+        };
+        match self.survey.unheld.iter_mut().find(|found| same(found.why)) {
             Some(found) => found.keys += 1,
             None => self.survey.unheld.push(UnheldKeys {
                 why,
@@ -343,8 +368,31 @@ impl Surveyor {
         }
     }
 
+    fn value(&mut self, bytes: &[u8]) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        current.payload_bytes += bytes.len() as u64;
+        let Some(begin) = &mut current.module else {
+            return;
+        };
+        // A length of up to nine bytes, which may come in pieces.
+        begin.extend_from_slice(&bytes[..bytes.len().min(9)]);
+        let Ok(Some((id, _))) = length::decode(begin) else {
+            return;
+        };
+        current.module = None;
+        let id = ModuleId(id & !1023);
+        let known = self.holds.as_ref().and_then(|holds| holds.modules.as_ref());
+        if known.is_some_and(|modules| !modules::may_know(modules, &id.name())) {
+            let (from, sample) = (current.from, std::mem::take(&mut current.sample));
+            self.current = None;
+            self.unheld(Unheld::Module(id), from, &sample);
+        }
+    }
+
     fn value_end(&mut self) {
-        if let (Some(current), Some(holds)) = (&mut self.current, self.holds) {
+        if let (Some(current), Some(holds)) = (&mut self.current, &self.holds) {
             if current.payload_bytes > holds.max_bulk {
                 let (from, sample) = (current.from, std::mem::take(&mut current.sample));
                 self.unheld(Unheld::Size, from, &sample);
@@ -368,11 +416,7 @@ impl Handler for Surveyor {
             Event::Header { version, .. } => self.survey.version = Some(version),
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),
             Event::Key(head) => self.key(&head)?,
-            Event::Value(bytes) => {
-                if let Some(current) = &mut self.current {
-                    current.payload_bytes += bytes.len() as u64;
-                }
-            }
+            Event::Value(bytes) => self.value(bytes),
             Event::ValueEnd => self.value_end(),
             Event::Function { code, .. } => {
                 // Judged by what it announces, before any of it is inflated.

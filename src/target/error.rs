@@ -64,7 +64,8 @@ pub enum Error {
     Stopped,
     /// A key appeared on the target while the restore ran, and the policy is to fail.
     #[error(
-        "{key} appeared in database {db} of {place} while the restore ran; {written} keys were written"
+        "{key} appeared in database {db} of {place} while the restore ran; {} keys were written",
+        HumanCount(*.written)
     )]
     Appeared {
         /// The server.
@@ -77,7 +78,7 @@ pub enum Error {
         written: u64,
     },
     /// The server refuses to go on: out of memory, read-only, and the like.
-    #[error("{place} refused to take more keys; {written} were written, {rest}")]
+    #[error("{place} refused to take more keys; {} were written, {rest}", HumanCount(*.written))]
     Refused {
         /// The server.
         place: String,
@@ -91,7 +92,9 @@ pub enum Error {
     },
     /// Some keys were refused, the others written.
     #[error(
-        "{place} refused {failed} of the keys, {written} were written; the first was {key} in database {db}"
+        "{place} refused {} of the keys, {} were written; the first was {key} in database {db}",
+        HumanCount(*.failed),
+        HumanCount(*.written)
     )]
     Keys {
         /// The server.
@@ -109,7 +112,7 @@ pub enum Error {
         reply: Box<ServerError>,
     },
     /// The connection was lost.
-    #[error("the connection to {place} was lost; {written} keys were written for certain")]
+    #[error("the connection to {place} was lost; {} keys were written for certain", HumanCount(*.written))]
     Lost {
         /// The server.
         place: String,
@@ -119,7 +122,7 @@ pub enum Error {
         source: Box<server::Error>,
     },
     /// The user stopped it.
-    #[error("stopped; {written} keys were written to {place}, {rest}")]
+    #[error("stopped; {} keys were written to {place}, {rest}", HumanCount(*.written))]
     Cancelled {
         /// The server.
         place: String,

@@ -2,7 +2,7 @@
 //!
 //! Managed servers forbid CONFIG and more: what may not be asked gets the value that every server has by default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Error;
@@ -51,6 +51,8 @@ pub struct TargetFacts {
     pub clock: Clock,
     /// Its function libraries.
     pub libraries: TargetLibraries,
+    /// The names of its modules, in small letters. `None` when it does not tell.
+    pub modules: Option<BTreeSet<String>>,
 }
 
 /// The function libraries of a target.
@@ -126,6 +128,7 @@ async fn ask(endpoint: &Endpoint) -> Result<TargetFacts, server::Error> {
         max_bulk: DEFAULT_MAX_BULK,
         clock: Clock::set_to(jiff::Timestamp::now().as_millisecond()),
         libraries: TargetLibraries::None,
+        modules: None,
         info,
     };
     // What is refused is refused by what INFO says alone; a server that loads answers little else.
@@ -144,6 +147,9 @@ async fn ask(endpoint: &Endpoint) -> Result<TargetFacts, server::Error> {
         && let Ok(limit) = u64::try_from(limit)
     {
         facts.max_bulk = limit;
+    }
+    if let Some(Reply::Array(Some(modules))) = optional(&mut wire, &[b"MODULE", b"LIST"]).await? {
+        facts.modules = Some(modules.into_iter().filter_map(module_name).collect());
     }
     if facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0)) {
         facts.libraries = libraries(&mut wire).await?;
@@ -186,6 +192,18 @@ async fn libraries(wire: &mut Wire) -> Result<TargetLibraries, server::Error> {
         }
     }
     Ok(TargetLibraries::Known(found))
+}
+
+/// The name in an entry of MODULE LIST: names and values in turn.
+fn module_name(entry: Reply) -> Option<String> {
+    let mut fields = entry.into_array()?.into_iter();
+    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+        if field.into_bytes().as_deref() == Some(b"name") {
+            let name = value.into_bytes()?;
+            return Some(String::from_utf8_lossy(&name).to_lowercase());
+        }
+    }
+    None
 }
 
 /// The answer, or `None` when the server refuses the question.

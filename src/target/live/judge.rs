@@ -8,6 +8,7 @@ use super::super::{Error, TargetFacts};
 use super::{Conflicts, OnConflict, Settings, Written};
 use crate::selection::shown;
 use crate::server::{self, Code, Reply, ServerError};
+use crate::units::HumanCount;
 
 /// Counts the answers to EXISTS.
 pub(super) struct Look<'a> {
@@ -91,7 +92,7 @@ impl<'a> Tally<'a> {
             .settings
             .keys
             .saturating_sub(written + self.written.skipped);
-        let rest = format!("{rest} were not");
+        let rest = format!("{} were not", HumanCount(rest));
         if let Some(fatal) = self.fatal.take() {
             return Err(match fatal {
                 Fatal::Appeared(key, db) => Error::Appeared {

@@ -22,6 +22,7 @@ use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
 use crate::selection::KeyNames;
 use crate::server::{self, Endpoint};
+use crate::units::HumanCount;
 
 /// Batches that wait for the pump. With those in flight they are what a restore keeps in memory.
 const WAITING: usize = 4;
@@ -127,7 +128,8 @@ where
     let written = tally.written.keys;
     let sender = read.map_err(|failure| {
         failure.context(format!(
-            "the backup could not be read to its end; {written} keys were written to {}",
+            "the backup could not be read to its end; {} keys were written to {}",
+            HumanCount(written),
             facts.place
         ))
     })?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rdbkeeper::failure::Kind;
 use rdbkeeper::restore::{self, LibraryFate, Request};
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dumped, endpoint, good, plan, run, silent, wait};
@@ -177,7 +178,7 @@ fn a_key_that_appears_after_the_look_is_handled_as_the_policy_says() {
     assert!(
         failure
             .message
-            .contains(&format!(" {keys} keys were written")),
+            .contains(&format!(" {} keys were written", HumanCount(keys))),
         "{keys}: {failure:?}"
     );
     assert_eq!(

@@ -7,6 +7,7 @@ use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
 use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dumped, endpoint, good, plan, run, silent, wait};
@@ -51,9 +52,11 @@ fn a_target_without_room_says_so_and_how_far_it_came() {
     let keys = server.client().keyspace()[0].1;
     assert!(keys > 100 && keys < 20_000);
     assert!(
-        failure
-            .message
-            .contains(&format!("{keys} were written, {} were not", 20_000 - keys)),
+        failure.message.contains(&format!(
+            "{} were written, {} were not",
+            HumanCount(keys),
+            HumanCount(20_000 - keys)
+        )),
         "{failure:?}"
     );
 
@@ -149,6 +152,50 @@ fn a_value_that_the_target_refuses_is_counted_and_the_others_arrive() {
         "masked: {failure:?}"
     );
     assert_eq!(server.client().keyspace(), [(0, 2)]);
+}
+
+#[test]
+fn a_value_of_a_module_that_the_target_lacks_is_named_before_anything_is_written() {
+    let kind = servers::usual();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("module.rdb");
+    let version = FileVersion {
+        family: Family::Redis,
+        number: 10,
+    };
+    let id: u64 = 0xb5eb_2dff_fadd_6c01;
+    let name = rdbkeeper::rdb::ModuleId(id).name();
+    let value = [&[0x81][..], &id.to_be_bytes(), &[0]].concat();
+    let mut writer = Writer::new(std::fs::File::create(&file).unwrap(), version).unwrap();
+    writer.select_db(DbIndex(0)).unwrap();
+    writer.key(&NewKey::new(b"plain", 0), b"\x05value").unwrap();
+    for key in [b"first ", b"second"] {
+        writer.key(&NewKey::new(key, 7), &value).unwrap();
+    }
+    writer.finish().unwrap();
+    // Who may not ask for modules is told by the server, as before.
+    for (rights, asked) in [("+@all", true), ("+@all -module", false)] {
+        let rule = format!("keeper on >pw ~* {rights}");
+        let server = Server::with(kind, Options::new().user(&rule));
+        let (plan, result) = wait(async {
+            let backup = Arc::new(PlainFile(file.clone()));
+            let (to, quiet) = (super::endpoint_of(&server, "keeper"), silent());
+            let (request, token) = (Request::default(), CancellationToken::new());
+            let prepared = good(restore::prepare(backup, to, request, quiet, token).await);
+            (prepared.plan().clone(), prepared.run().await)
+        });
+        let failure = result.unwrap_err();
+        if !asked {
+            assert_eq!((plan.unheld.len(), failure.kind), (0, Kind::Failed));
+            continue;
+        }
+        assert_eq!((plan.unheld.len(), plan.unheld[0].what), (1, "module"));
+        assert_eq!(plan.unheld[0].module.as_deref(), Some(name.as_str()));
+        assert_eq!(plan.unheld[0].keys, 2);
+        assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+        assert!(failure.causes[0].contains(&name), "{failure:?}");
+        assert!(server.client().keyspace().is_empty());
+    }
 }
 
 #[test]
@@ -279,7 +326,7 @@ fn a_stop_in_the_middle_says_how_far_it_came() {
     assert!(
         failure
             .message
-            .contains(&format!("{keys} keys were written")),
+            .contains(&format!("{} keys were written", HumanCount(keys))),
         "{keys}: {failure:?}"
     );
 }
