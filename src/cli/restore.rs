@@ -177,6 +177,11 @@ async fn to_server(
 ) -> Result<u8, Failure> {
     let endpoint = log_in(endpoint(app, args, to)?).await?;
     request.into = endpoint.address.db().map(DbIndex);
+    if args.rate.is_none()
+        && let Ok(database) = app.config.database(to)
+    {
+        request.rate = database.max_keys_per_second;
+    }
     let meter = Meter::default();
     let work = restore::prepare(
         backup,
