@@ -259,7 +259,7 @@ impl<B: Backup> Prepared<B> {
     /// What the plan refuses, and whatever happens meanwhile; each error says how much was written.
     pub async fn run(self) -> Result<Outcome, Failure> {
         if let Some(refusal) = self.plan.refusal {
-            return Err(refusal);
+            return Err(refusal.cause("nothing was written"));
         }
         if self.cancel.is_cancelled() {
             return Err(Failure::new(
