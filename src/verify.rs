@@ -8,7 +8,7 @@ use crate::catalog::selector::Subject;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::rdb::Summary;
-use crate::reading::{Whole, read_async};
+use crate::reading::read_async;
 
 /// What a verification proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,11 +39,6 @@ pub struct Verified {
     pub rdb: Rdb,
 }
 
-/// Reads a file or backup whole and counts what it holds.
-pub async fn count(subject: Subject, meter: Meter) -> Result<(Summary, Whole), Failure> {
-    Ok(read_async(subject, Summary::new(), meter).await?)
-}
-
 /// Verifies a backup or an RDB file. Anything that is not as it was written is [`Kind::Damaged`].
 pub async fn verify(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
     let manifest = match &subject {
@@ -51,7 +46,7 @@ pub async fn verify(subject: Subject, meter: Meter) -> Result<Verified, Failure>
         Subject::File(_) => None,
     };
     meter.start_bytes(manifest.as_ref().map_or(0, |m| m.data.plain_bytes));
-    let (summary, whole) = count(subject.clone(), meter).await?;
+    let (summary, whole) = read_async(subject.clone(), Summary::new(), meter).await?;
     let rdb = Rdb::of(&summary, &whole.report, None);
     if let Some(manifest) = &manifest
         && manifest.rdb != rdb

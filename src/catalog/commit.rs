@@ -86,22 +86,6 @@ pub async fn delete(place: &Place) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets or removes a marker object beside a manifest.
-pub async fn mark(place: &Place, marker: &str, present: bool) -> Result<(), Error> {
-    let key = place.key(marker)?;
-    if !present {
-        return Ok(place.store().delete(&key).await?);
-    }
-    match place
-        .store()
-        .put_new(&key, bytes::Bytes::from_static(b"\n"))
-        .await
-    {
-        Err(error) if error.problem == Problem::Exists => Ok(()),
-        other => Ok(other?),
-    }
-}
-
 /// Where a new backup goes in each of these storages.
 pub fn places(storages: &[NamedStore], database: &str, id: &BackupId) -> Vec<Place> {
     storages

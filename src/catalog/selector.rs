@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::list::{Broken, Listing, Place, list, missing_manifest, read_place};
 use super::{Backup, BackupId, Error, MANIFEST};
+use crate::config::{Name, NameError};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
 use crate::storage::{BroughtFile, LocalStore, NamedStore};
 
@@ -44,6 +45,8 @@ impl FromStr for Selector {
             return Ok(Selector::Id(id));
         }
         let wrong = || Error::Selector(text.to_owned());
+        // `latest@TIME` is read, and finds nothing: no database has that name.
+        let is_name = |text: &str| !matches!(text.parse::<Name>(), Err(NameError::Malformed(_)));
         match text.split_once('@') {
             Some((name, time)) if is_name(name) => Ok(Selector::At(
                 name.to_owned(),
@@ -54,14 +57,6 @@ impl FromStr for Selector {
             _ => Err(wrong()),
         }
     }
-}
-
-/// Whether a text can be a database's or storage's name: `[a-z0-9][a-z0-9_-]{0,62}`.
-pub fn is_name(text: &str) -> bool {
-    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.len() <= 63
-        && text.bytes().next().is_some_and(plain)
-        && text.bytes().all(|c| plain(c) || c == b'_' || c == b'-')
 }
 
 /// What a selector turned out to mean.

@@ -47,8 +47,6 @@ pub struct Unpacked {
     pub plain_bytes: u64,
     /// SHA-256 of the plain bytes.
     pub plain_sha256: String,
-    /// How the object is compressed, by its first bytes: `zstd`, `gzip` or `none`.
-    pub compression: &'static str,
 }
 
 /// Why an archive could not be read back.
@@ -142,13 +140,12 @@ pub fn unpack<E>(
             (None, Err(Stopped::Closed)) => {
                 Err(Error::Damaged("reading it ended too soon".to_owned()))
             }
-            (None, Ok((stored, compression))) => {
+            (None, Ok(stored)) => {
                 let unpacked = Unpacked {
                     bytes: stored.bytes(),
                     sha256: stored.finish(),
                     plain_bytes: digest.bytes(),
                     plain_sha256: digest.finish(),
-                    compression,
                 };
                 check(&unpacked, expected)?;
                 Ok(unpacked)
@@ -200,7 +197,7 @@ fn decompress(
     stored: Stored,
     pieces: &SyncSender<Vec<u8>>,
     spare: &Receiver<Vec<u8>>,
-) -> Result<(Digester, &'static str), Stopped> {
+) -> Result<Digester, Stopped> {
     let mut input = Input {
         stored,
         chunk: Bytes::new(),
@@ -212,12 +209,9 @@ fn decompress(
         return Err(Stopped::Storage(error));
     }
     let detected = detect(&input.chunk);
-    let compression = match detected {
-        Detected::Plain => "none",
-        Detected::Zstd => "zstd",
-        Detected::Gzip => "gzip",
-        Detected::Age => return Err(Stopped::Encrypted),
-    };
+    if detected == Detected::Age {
+        return Err(Stopped::Encrypted);
+    }
     let result = pump(detected, &mut input, pieces, spare);
     if let Some(error) = input.error.take() {
         return Err(Stopped::Storage(error));
@@ -227,7 +221,7 @@ fn decompress(
     let mut rest = [0; 1 << 16];
     loop {
         match input.read(&mut rest) {
-            Ok(0) => return Ok((input.digest, compression)),
+            Ok(0) => return Ok(input.digest),
             Ok(_) => {}
             Err(error) => {
                 return Err(match input.error.take() {

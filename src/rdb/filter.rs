@@ -55,11 +55,6 @@ impl DbFilter {
         }
     }
 
-    /// Whether something was left out so far.
-    pub fn dropped_anything(&self) -> bool {
-        self.dropped
-    }
-
     /// Takes the next event; `out` gets blocks of the new file. After [`Event::End`] all is out.
     ///
     /// # Errors
