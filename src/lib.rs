@@ -6,6 +6,7 @@
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
 //! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
+//! - [`sessions`]: which sessions are over, and how they leave.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
 //! - [`server`]: addresses, connections, the wire, what a server says of itself.
 //! - [`catalog`]: manifests, IDs, selectors, listing, committing, locks.
@@ -33,6 +34,7 @@ pub mod restore;
 pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod sessions;
 pub mod setup;
 pub mod source;
 pub mod stage;

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 15] = [
     &["check"],
     &["backup", "restore", "verify"],
     &["reading"],
-    &["source", "target"],
+    &["sessions", "source", "target"],
     &["server"],
     &["catalog"],
     &["pipeline"],
@@ -107,7 +107,7 @@ fn only_in(text: &str, only: &[&str]) {
 
 #[test]
 fn only_the_rooms_below_the_journeys_talk_to_redis() {
-    only_in("redis::", &["server", "source", "target"]);
+    only_in("redis::", &["server", "source", "target", "sessions/sweep"]);
 }
 
 #[test]

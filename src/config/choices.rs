@@ -138,6 +138,31 @@ pub enum ChoiceError {
         "`{0}` is not a compression: write \"zstd\" or \"zstd:1\" to \"zstd:19\", \"gzip\" or \"gzip:1\" to \"gzip:9\", or \"none\""
     )]
     Compression(String),
+    /// Not a store of sessions.
+    #[error("`{text}` is not a store of sessions{}", suggested(near.as_deref(), known))]
+    SessionStore {
+        /// What was written.
+        text: String,
+        /// The known one that is nearest.
+        near: Option<String>,
+        /// All of them.
+        known: String,
+    },
+    /// Not one of a few words.
+    #[error("`{text}` is not {known}")]
+    OneOf {
+        /// What was written.
+        text: String,
+        /// The words.
+        known: &'static str,
+    },
+}
+
+fn suggested(near: Option<&str>, known: &str) -> String {
+    match near {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!("; it takes {known}"),
+    }
 }
 
 #[cfg(test)]

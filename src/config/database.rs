@@ -12,6 +12,7 @@ use super::fields;
 use super::name::Name;
 use super::reader::{Located, Reading, TableReader};
 use super::secrets::{FileRef, SecretSource};
+use super::sessions::{self, SessionRule};
 use crate::secret::Secret;
 
 /// A configured database, `[defaults]` merged in.
@@ -51,6 +52,12 @@ pub struct DatabaseConfig {
     pub scan_batch: u32,
     /// The largest value, in bytes, that a scan dumps.
     pub scan_max_value: u64,
+    /// Which keys are sessions; the first rule that takes a key decides.
+    pub sessions: Vec<SessionRule>,
+    /// When sessions are expired: a cron expression that is known to be one.
+    pub sessions_schedule: Option<String>,
+    /// Sessions are not expired when the newest backup is older; zero: it is not asked.
+    pub require_backup: Duration,
 }
 
 /// The files for TLS.
@@ -92,6 +99,9 @@ impl DatabaseConfig {
             max_keys_per_second: 0,
             scan_batch: 100,
             scan_max_value: 512 << 20,
+            sessions: Vec::new(),
+            sessions_schedule: None,
+            require_backup: Duration::ZERO,
         }
     }
 }
@@ -128,9 +138,6 @@ const LATER: &[&str] = &[
     "keep_in",
     "hooks",
     "notify",
-    "sessions_schedule",
-    "require_backup",
-    "sessions",
 ];
 
 /// A URL that was judged.
@@ -159,6 +166,9 @@ pub(super) struct Settings {
     max_keys_per_second: Option<u64>,
     scan_batch: Option<u32>,
     scan_max_value: Option<u64>,
+    sessions: Option<Vec<SessionRule>>,
+    sessions_schedule: Option<String>,
+    require_backup: Option<Duration>,
 }
 
 impl Settings {
@@ -202,6 +212,9 @@ impl Settings {
                 .whole("scan_batch", 1..=100_000)
                 .and_then(|count| u32::try_from(count).ok()),
             scan_max_value: reader.size("scan_max_value").map(|found| found.value),
+            sessions: sessions::read_rules(reader),
+            sessions_schedule: fields::read_schedule(reader, "sessions_schedule"),
+            require_backup: reader.duration("require_backup").map(|found| found.value),
         }
     }
 
@@ -362,6 +375,17 @@ impl DatabaseTable {
                 .scan_max_value
                 .or(defaults.scan_max_value)
                 .unwrap_or(plain.scan_max_value),
+            sessions: own
+                .sessions
+                .or_else(|| defaults.sessions.clone())
+                .unwrap_or(plain.sessions),
+            sessions_schedule: own
+                .sessions_schedule
+                .or_else(|| defaults.sessions_schedule.clone()),
+            require_backup: own
+                .require_backup
+                .or(defaults.require_backup)
+                .unwrap_or(plain.require_backup),
             name: plain.name,
         })
     }

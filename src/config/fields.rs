@@ -157,3 +157,21 @@ pub(super) fn read_storage(reader: &TableReader<'_, '_>) -> Option<Vec<Located<N
     }
     Some(names)
 }
+
+/// A cron expression of five fields, or six with seconds first.
+pub(super) fn read_schedule(reader: &TableReader<'_, '_>, key: &'static str) -> Option<String> {
+    let found = reader.text(key)?;
+    let parser = croner::parser::CronParser::builder()
+        .seconds(croner::parser::Seconds::Optional)
+        .build();
+    match parser.parse(&found.value) {
+        Ok(_) => Some(found.value),
+        Err(error) => {
+            reader.reading().mistake(
+                found.span,
+                format!("`{key}` is no cron expression such as \"*/15 * * * *\": {error}"),
+            );
+            None
+        }
+    }
+}

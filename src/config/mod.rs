@@ -17,6 +17,7 @@ mod mistake;
 mod name;
 mod reader;
 mod secrets;
+mod sessions;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use self::locate::ConfigError;
 pub use self::mistake::{Mistakes, PlacedMistake};
 pub use self::name::{Name, NameError};
 pub use self::secrets::{FileRef, SecretError, SecretSource};
+pub use self::sessions::{KeyRegex, LongTtl, MissingTtl, SessionRule, SessionStore};
 pub use self::storage::StorageConfig;
 
 use self::daemon::DaemonTable;
