@@ -14,6 +14,7 @@ pub mod decide;
 pub mod facts;
 pub mod observe;
 pub mod stores;
+pub mod sweep;
 
 pub use self::decide::{Action, Decision, Reason, Verdict, decide};
 pub use self::facts::{Expiry, KeyFacts, OwnTimeout, Role, Times, Unreadable, Value};
