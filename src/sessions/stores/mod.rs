@@ -5,8 +5,14 @@
 //! The trap: names that only look like sessions (`websauna_session_test`) and values that were not written
 //! by the store. Both are [`Unreadable`], and whoever reads them leaves them alone.
 
+mod datum;
+mod pickle;
+mod python;
+pub mod spring;
+
 use std::time::Duration;
 
+use self::spring::Companions;
 use super::facts::{Role, Times, Unreadable};
 use crate::config::SessionStore;
 
@@ -25,8 +31,7 @@ pub fn renews_on_use(store: SessionStore) -> bool {
 /// What the framework itself adds to a session's timeout when it sets the TTL of its key.
 pub fn margin(store: SessionStore) -> Duration {
     match store {
-        // RedisIndexedSessionRepository: five minutes, so that the session is still there for the event of its end.
-        SessionStore::Spring => Duration::from_secs(300),
+        SessionStore::Spring => spring::MARGIN,
         _ => Duration::ZERO,
     }
 }
@@ -51,10 +56,31 @@ pub fn shape(store: SessionStore) -> Shape {
     }
 }
 
-/// What a key is in the eyes of a store, whatever the rule's regex takes.
+/// What a key is in the eyes of a store, by its name, whatever the rule's regex takes.
 pub fn role(store: SessionStore, key: &[u8]) -> Role {
-    let _ = (store, key);
-    Role::Session
+    match store {
+        // phpredis puts it after the name of the session that it locks.
+        SessionStore::Php if key.ends_with(b"_LOCK") => Role::Lock,
+        SessionStore::Spring if spring::split(key).is_none() => Role::Other,
+        SessionStore::Celery if !is_celery_result(key) => Role::Other,
+        _ => Role::Session,
+    }
+}
+
+/// Whether a key holds a result of Celery: `celery-task-meta-<id>` of a task, `celery-taskset-meta-<id>` of a
+/// group with `.j`, `.s`, `.t`, `.c` or `.d` after it of a chord; `global_keyprefix` may stand in front. The names of
+/// kombu's bindings and queues are not of this shape.
+fn is_celery_result(key: &[u8]) -> bool {
+    let id = [b"celery-task-meta-".as_slice(), b"celery-taskset-meta-"]
+        .into_iter()
+        .find_map(|kind| {
+            let at = key.windows(kind.len()).position(|part| part == kind)?;
+            Some((&key[..at], &key[at + kind.len()..]))
+        });
+    id.is_some_and(|(prefix, id)| {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+        !id.is_empty() && id.iter().all(plain) && !prefix.windows(7).any(|part| part == b"_kombu.")
+    })
 }
 
 /// Reads a string value.
@@ -62,6 +88,39 @@ pub fn role(store: SessionStore, key: &[u8]) -> Role {
 /// # Errors
 /// When it is not what the store writes.
 pub fn read_text(store: SessionStore, value: &[u8]) -> Result<Times, Unreadable> {
-    let _ = (store, value);
-    Ok(Times::default())
+    match store {
+        SessionStore::Pyramid => python::read_pyramid(value),
+        SessionStore::PyramidSessionRedis => python::read_pyramid_session_redis(value),
+        SessionStore::Django => python::read_django(value),
+        SessionStore::Spring => Err(Unreadable::WrongType),
+        _ => Ok(Times::default()),
+    }
+}
+
+/// The fields of a hash that are read, for HMGET.
+pub fn hash_fields(store: SessionStore) -> &'static [&'static [u8]] {
+    match store {
+        SessionStore::Spring => &spring::FIELDS,
+        _ => &[],
+    }
+}
+
+/// Reads a hash from the values of its [`hash_fields`], in their order; `None` for a field that it does not have.
+///
+/// # Errors
+/// When it is not what the store writes.
+pub fn read_hash(store: SessionStore, values: &[Option<&[u8]>]) -> Result<Times, Unreadable> {
+    match store {
+        SessionStore::Spring => spring::read(values),
+        _ => Err(Unreadable::WrongType),
+    }
+}
+
+/// What stands beside a session and goes with it, from its key and the values of its [`hash_fields`]; `None` where
+/// the store keeps a session in one key, or the key is not that of a session.
+pub fn companions(store: SessionStore, key: &[u8], values: &[Option<&[u8]>]) -> Option<Companions> {
+    match store {
+        SessionStore::Spring => spring::companions(key, values),
+        _ => None,
+    }
 }
