@@ -14,6 +14,7 @@
 pub mod decide;
 pub mod facts;
 pub mod histogram;
+pub mod journey;
 pub mod observe;
 mod prefix;
 mod prefixes;
