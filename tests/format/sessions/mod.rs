@@ -3,4 +3,5 @@
 mod corpus;
 mod damage;
 mod decide;
+mod spring;
 mod stores;
