@@ -7,51 +7,36 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use super::datum::Datum;
 use crate::sessions::facts::{OwnTimeout, Times, Unreadable};
 
 #[derive(Deserialize)]
 struct Session {
-    cookie: Option<MaybeCookie>,
+    cookie: Option<Value>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum MaybeCookie {
-    Cookie(Cookie),
-    Other(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct Cookie {
-    #[serde(rename = "originalMaxAge")]
-    original_max_age: Option<Datum>,
-}
-
+/// Reads a session.
 pub(super) fn read(value: &[u8]) -> Result<Times, Unreadable> {
-    if serde_json::from_slice::<IgnoredAny>(value).is_err() {
-        return Err(Unreadable::Format);
-    }
+    serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Unreadable::Format)?;
     // A document that is no object, or whose `cookie` is none, is no session.
-    let Ok(Session {
-        cookie: Some(MaybeCookie::Cookie(cookie)),
-    }) = serde_json::from_slice(value)
+    let object = value.trim_ascii_start().starts_with(b"{");
+    let session = object.then(|| serde_json::from_slice::<Session>(value).ok());
+    let Some(Some(Session {
+        cookie: Some(Value::Object(cookie)),
+    })) = session
     else {
         return Err(Unreadable::NotASession);
     };
-    let timeout = match cookie.original_max_age {
+    let timeout = match cookie.get("originalMaxAge") {
         // Until the browser closes, or without any: the store's own TTL is the site's timeout.
-        None | Some(Datum::Null) => OwnTimeout::Unknown,
-        Some(Datum::Int(millis)) => match u64::try_from(millis) {
-            Ok(millis @ 1..) => OwnTimeout::After(Duration::from_millis(millis)),
+        None | Some(Value::Null) => OwnTimeout::Unknown,
+        Some(millis) => match millis.as_f64().ok_or(Unreadable::Format)? {
+            millis if millis > 0.0 => OwnTimeout::After(
+                Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX),
+            ),
             _ => OwnTimeout::Unknown,
         },
-        Some(Datum::Float(millis)) if millis > 0.0 => {
-            OwnTimeout::After(Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX))
-        }
-        Some(Datum::Float(_)) => OwnTimeout::Unknown,
-        Some(_) => return Err(Unreadable::Format),
     };
     Ok(Times {
         timeout,

@@ -169,7 +169,7 @@ impl<'a> Walker<'a> {
     /// One value, or the head of an array or object: how many keys and values it wants.
     fn one(&mut self, wanted: Option<usize>) -> Option<Option<usize>> {
         let (kind, _) = self.rest.split_first()?;
-        // Keys and values take turns, a key last but one: it is counted when it is taken.
+        // Keys and values take turns; what is wanted after a key is its value and whole pairs.
         let key = wanted.is_some_and(|wanted| wanted % 2 == 1);
         if key && !matches!(kind, b'i' | b's' | b'S') {
             return None;
