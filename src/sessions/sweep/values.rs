@@ -16,7 +16,7 @@ use crate::sessions::stores::{self, Shape};
 use crate::sessions::{Unreadable, Value, Verdict, decide};
 
 /// The longest value that is read, in bytes.
-pub(super) const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 16 << 20;
 /// What is read of every string at first, and of a key that no rule takes: 64 KiB.
 const BEGINNING: usize = 64 << 10;
 /// Keys whose values are on their way at a time.
@@ -27,8 +27,8 @@ const AT_ONCE: usize = 100;
 pub(super) enum Evidence {
     /// The key's name and its TTL.
     Name,
-    /// A string with this SHA-1.
-    Text(String),
+    /// A string with this SHA-1 and this length.
+    Text(String, usize),
     /// A hash whose fields have this SHA-1 together (see [`fields_sha1`]).
     Hash(&'static [&'static [u8]], String),
 }
@@ -247,7 +247,7 @@ impl Key {
             self.judge(Err(Unreadable::TooLong));
             return Ok(());
         }
-        self.evidence = Evidence::Text(sha1_hex(&value));
+        self.evidence = Evidence::Text(sha1_hex(&value), value.len());
         self.judge(stores::read_text(store, &value));
         Ok(())
     }

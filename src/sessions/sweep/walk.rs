@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::act;
 use super::guard::{self, Server, own_clock, time_ms};
@@ -260,8 +260,8 @@ impl Walk<'_> {
             let done = match stepped {
                 Ok(Step::Over) => return Ok(()),
                 Ok(Step::More) => Ok(()),
-                Ok(Step::Decided { now_ms, since }) => {
-                    let finishing = self.finish(&mut place, now_ms, since);
+                Ok(Step::Decided { now_ms }) => {
+                    let finishing = self.finish(&mut place, now_ms);
                     let stopped = async {
                         cancel.cancelled().await;
                         sleep(LAST_ACT).await;
@@ -363,7 +363,6 @@ impl Walk<'_> {
                 let Some(batch) = place.batches.front_mut() else {
                     return Ok(Step::More);
                 };
-                let since = Instant::now();
                 let looked = look::read(&mut self.server, &self.job, batch).await;
                 let now_ms = looked.map_err(|error| self.failed("look at its keys", error))?;
                 for key in &mut batch.keys {
@@ -379,7 +378,7 @@ impl Walk<'_> {
                 );
                 read.await
                     .map_err(|error| Error::server(&self.address, "read its values", error))?;
-                Ok(Step::Decided { now_ms, since })
+                Ok(Step::Decided { now_ms })
             }
         }
     }
@@ -421,12 +420,7 @@ impl Walk<'_> {
     }
 
     /// Does what was decided on the first batch, and tells.
-    async fn finish(
-        &mut self,
-        place: &mut Place,
-        now_ms: i64,
-        since: Instant,
-    ) -> Result<(), Error> {
+    async fn finish(&mut self, place: &mut Place, now_ms: i64) -> Result<(), Error> {
         let Some(batch) = place.batches.front_mut() else {
             return Ok(());
         };
@@ -441,23 +435,19 @@ impl Walk<'_> {
                 (true, true) => Outcome::Changed,
             };
         }
-        let acted = match expire {
-            true => act::act(&mut self.server, &self.address, batch, now_ms, since).await,
-            false => Ok(batch.keys.len()),
+        let (done, ended) = match expire {
+            true => act::act(&mut self.server, &self.address, &mut batch.keys, now_ms).await,
+            false => (batch.keys.len(), Ok(())),
         };
-        let told = match &acted {
-            Ok(all) => *all,
-            // All of it is looked at again.
-            Err((_, error)) if error.is_disconnect() => 0,
-            Err((done, _)) => *done,
-        };
-        for key in batch.keys.iter().take(told) {
+        // What was done is told, whatever comes then; the others are looked at again after a lost connection.
+        for key in batch.keys.drain(..done) {
             self.observer.seen(&key.seen(place.db, now_ms));
         }
-        self.job.meter.add_keys(told as u64);
-        acted.map_err(|(_, error)| error)?;
-        place.batches.pop_front();
-        Ok(())
+        self.job.meter.add_keys(done as u64);
+        if batch.keys.is_empty() {
+            place.batches.pop_front();
+        }
+        ended
     }
 }
 
@@ -466,6 +456,6 @@ enum Step {
     Over,
     /// Go on.
     More,
-    /// The first batch is decided upon, from what was so at this time of the server and of our own clock.
-    Decided { now_ms: i64, since: Instant },
+    /// The first batch is decided upon, from what was so at this time of the server.
+    Decided { now_ms: i64 },
 }
