@@ -11,6 +11,8 @@
 
 /// Words are no longer than this: nothing that is all letters and longer is shown.
 const LONGEST_WORD: usize = 16;
+/// In front of what may be an ID or not, words have so many letters.
+const SHORTEST_WORD: usize = 3;
 /// A prefix is no longer than this.
 pub(super) const LONGEST_PREFIX: usize = 96;
 
@@ -106,8 +108,23 @@ fn last(key: &[u8], begin: usize) -> Cut<'_> {
             sure: true,
         },
         Inner::Words => at(key, 0, true),
-        Inner::Unsure => at(key, head, false),
+        Inner::Unsure => at(key, said(segment, head), false),
     }
+}
+
+/// Takes short pieces from the end of words that an ID may follow: `x_` is an ID's more often than a name's.
+fn said(segment: &[u8], mut head: usize) -> usize {
+    while head > 0 {
+        let piece = segment[..head - 1]
+            .iter()
+            .rposition(|byte| is_soft(*byte))
+            .map_or(0, |at| at + 1);
+        if head - 1 - piece >= SHORTEST_WORD {
+            break;
+        }
+        head = piece;
+    }
+    head
 }
 
 enum Inner {
@@ -361,6 +378,11 @@ mod tests {
             ),
             ("celery\x06\x166", "celery\\x06\\x16*"),
             ("unacked_index", "unacked_index"),
+            (
+                "session_-x9CF3RlMUW4ATO7ERE4OYqkOhLTGbV1Wc6XL7tTOl_g",
+                "session_* ?",
+            ),
+            ("x_9CF3RlMUW4ATO7ERE4OYqkOhLTGbV1Wc6XL7tTOl_g", "*"),
             (
                 "spring:session:sessions:expires:11111111-1111-4111-8111-111111111111",
                 "spring:session:sessions:expires:*",

@@ -207,7 +207,11 @@ impl Classes {
         }
         let Some(raw) = raw else { return };
         class.read += 1;
-        if let Ok(times) = stores::read_text(looks.store, raw) {
+        // A map in msgpack may be anything: Flask's own mark is looked for where the name says nothing.
+        let marked = looks.store != SessionStore::Flask
+            || has(cut.prefix, b"sess")
+            || has(raw, b"_permanent");
+        if let (true, Ok(times)) = (marked, stores::read_text(looks.store, raw)) {
             class.right += 1;
             match times.timeout {
                 OwnTimeout::After(own) if !own.is_zero() => class.own_timeout(own),
