@@ -6,8 +6,11 @@
 //! by the store. Both are [`Unreadable`], and whoever reads them leaves them alone.
 
 mod datum;
+mod express;
+mod php;
 mod pickle;
 mod python;
+mod rack;
 pub mod spring;
 
 use std::time::Duration;
@@ -92,8 +95,14 @@ pub fn read_text(store: SessionStore, value: &[u8]) -> Result<Times, Unreadable>
         SessionStore::Pyramid => python::read_pyramid(value),
         SessionStore::PyramidSessionRedis => python::read_pyramid_session_redis(value),
         SessionStore::Django => python::read_django(value),
+        SessionStore::Flask => python::read_flask(value),
+        SessionStore::Express => express::read(value),
+        SessionStore::Php => php::read_php(value),
+        SessionStore::Rack => rack::read(value),
+        SessionStore::Laravel => php::read_laravel(value),
         SessionStore::Spring => Err(Unreadable::WrongType),
-        _ => Ok(Times::default()),
+        SessionStore::Celery => Ok(python::read_celery(value)),
+        SessionStore::Opaque => Ok(Times::default()),
     }
 }
 
