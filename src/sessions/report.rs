@@ -446,7 +446,7 @@ mod tests {
         let mut report = Report::new(&[]);
         let mut parts = std::collections::HashSet::new();
         for (kind, (prefix, length, letters)) in makers.into_iter().enumerate() {
-            for n in 0..20_000 {
+            for n in 0..2_000 {
                 let id = id(n * 100 + kind as u64, length, letters);
                 // By chance alone an ID may hold five digits of another.
                 parts.extend(id.as_bytes().windows(5).map(<[u8]>::to_vec));
@@ -455,7 +455,7 @@ mod tests {
             }
         }
         let found = &report.finish(KeyNames::Masked, NOW)[0];
-        assert_eq!(found.keys, 240_000);
+        assert_eq!(found.keys, 24_000);
         let known = makers.map(|(prefix, _, _)| prefix);
         for row in &found.prefixes {
             let name = row.prefix.trim_end_matches('*');

@@ -95,10 +95,9 @@ fn is_named(value: &[u8]) -> bool {
     let mut walker = Walker { rest: value };
     while !walker.rest.is_empty() {
         let undefined = walker.rest.starts_with(b"!");
-        let walked =
-            walker
-                .until(b'|')
-                .and_then(|_| if undefined { Some(()) } else { walker.value() });
+        let walked = walker
+            .until(b'|')
+            .and_then(|_| if undefined { Some(()) } else { walker.value() });
         if walked.is_none() {
             return false;
         }
