@@ -12,6 +12,7 @@ pub mod connect;
 pub mod control;
 pub mod error;
 pub mod info;
+pub mod pace;
 pub mod resp;
 mod stream;
 pub mod tls;

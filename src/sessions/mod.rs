@@ -14,6 +14,7 @@
 pub mod decide;
 pub mod facts;
 pub mod histogram;
+pub mod journey;
 pub mod observe;
 mod prefix;
 mod prefixes;
@@ -21,6 +22,7 @@ pub mod report;
 mod sample;
 pub mod stores;
 mod suggest;
+pub mod sweep;
 pub mod tally;
 
 pub use self::decide::{Action, Decision, Reason, Verdict, decide};

@@ -12,6 +12,7 @@ use super::observe::{Found, Observer, Seen, Wish};
 use super::prefix::{cut, masked};
 use super::prefixes::Prefixes;
 use super::suggest::Classes;
+use super::sweep::Swept;
 use super::tally::{Tally, expiry};
 use crate::config::SessionRule;
 use crate::selection::{KeyNames, shown};
@@ -229,12 +230,25 @@ pub struct ReportDocument {
     pub database: String,
     /// Where the server is.
     pub address: String,
-    /// What it is.
-    pub server: String,
+    /// What it is; `null` where the user may not ask.
+    pub server: Option<String>,
     /// When the report was made, by the server's clock.
     pub at: Timestamp,
     /// The findings by database number.
     pub databases: Vec<DatabaseReport>,
+}
+
+impl ReportDocument {
+    /// The document of a sweep that came to its end.
+    pub fn new(database: &str, swept: &Swept, report: Report, names: KeyNames) -> ReportDocument {
+        ReportDocument {
+            database: database.to_owned(),
+            address: swept.address.clone(),
+            server: swept.server.clone(),
+            at: Timestamp::from_millisecond(swept.finished_ms).unwrap_or(Timestamp::UNIX_EPOCH),
+            databases: report.finish(names, swept.finished_ms),
+        }
+    }
 }
 
 /// The findings on one database number.

@@ -18,13 +18,14 @@ use tokio::sync::mpsc;
 use crate::rdb::payload;
 use crate::rdb::{FileVersion, Writer};
 use crate::server::info::{Product, Version};
+use crate::server::pace::Pace;
 use crate::server::resp::Limits;
 use crate::server::wire::rdb_version;
 use crate::server::{self, Code, Endpoint, Facts, Reply, Wire};
 
 use super::seen::Seen;
 use super::{Error, Method, Pumped, ScanSettings};
-use walk::{Pace, Walk};
+use walk::Walk;
 
 /// Values asked for at a time, by MEMORY USAGE, in bytes.
 const IN_FLIGHT: u64 = 32 << 20;

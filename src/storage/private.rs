@@ -138,6 +138,14 @@ impl TemporaryFile {
         self.file = None;
         sync_folder(parent_of(&self.path))
     }
+
+    /// Syncs it and puts it in the place of the file with its name, if there is one, durably.
+    pub fn replace(mut self) -> io::Result<()> {
+        self.file().sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.file = None;
+        sync_folder(parent_of(&self.path))
+    }
 }
 
 impl Drop for TemporaryFile {

@@ -9,12 +9,15 @@ use crate::sessions::report::{
 use crate::units::HumanCount;
 
 /// The report on one configured database.
-pub fn text(document: &ReportDocument, paint: Painter<'_>) -> String {
+pub(super) fn text(document: &ReportDocument, paint: Painter<'_>) -> String {
     let mut text = format!(
         "{} at {}, {}, {}\n",
         paint(Paint::Strong, &document.database),
         document.address,
-        document.server,
+        document
+            .server
+            .as_deref()
+            .unwrap_or("a server that does not say what it is"),
         HumanTime(document.at),
     );
     for database in &document.databases {
@@ -227,7 +230,7 @@ mod tests {
         ReportDocument {
             database: "sessions".to_owned(),
             address: "localhost:6379".to_owned(),
-            server: "redis 7.0.15".to_owned(),
+            server: Some("redis 7.0.15".to_owned()),
             at: "2026-11-22T21:43:53Z".parse().unwrap(),
             databases,
         }

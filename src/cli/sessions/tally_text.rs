@@ -11,11 +11,11 @@ use crate::sessions::tally::{ExpireDocument, RuleCounts, RuleFacts, sum};
 use crate::units::{HumanBytes, HumanCount, HumanDuration};
 
 /// Paints a text: [`Output::paint`](crate::cli::output::Output::paint).
-pub type Painter<'p> = &'p dyn Fn(Paint, &str) -> String;
+pub(super) type Painter<'p> = &'p dyn Fn(Paint, &str) -> String;
 
 /// Whether what is told was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub(super) enum Mood {
     /// Nothing was written.
     Would,
     /// It was done.
@@ -23,7 +23,7 @@ pub enum Mood {
 }
 
 /// The result for one configured database.
-pub fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
+pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
     let mood = if document.dry_run {
         Mood::Would
     } else {

@@ -2,48 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::{Dialect, FRAGMENT, IN_FLIGHT, Sink, time_ms, writing};
 use crate::rdb::payload::Payload;
 use crate::rdb::{DbIndex, NewKey, Writer};
 use crate::server::info::Role;
+use crate::server::pace::Pace;
 use crate::server::{self, Facts, Reply, Wire};
 use crate::source::error::masked;
 use crate::source::seen::Seen;
 use crate::source::{Error, ScanSettings};
-
-/// Spreads keys over time.
-pub(super) struct Pace {
-    each: Duration,
-    next: Instant,
-}
-
-impl Pace {
-    pub(super) fn new(per_second: u64) -> Pace {
-        Pace {
-            each: if per_second == 0 {
-                Duration::ZERO
-            } else {
-                Duration::from_secs(1) / u32::try_from(per_second).unwrap_or(u32::MAX)
-            },
-            next: Instant::now(),
-        }
-    }
-
-    async fn take(&mut self, keys: usize) {
-        if self.each.is_zero() {
-            return;
-        }
-        tokio::time::sleep_until(self.next).await;
-        self.next =
-            self.next.max(Instant::now()) + self.each * u32::try_from(keys).unwrap_or(u32::MAX);
-    }
-}
 
 /// Answers that are on their way, in order.
 pub(super) enum Stage {

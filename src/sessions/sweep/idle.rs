@@ -1,0 +1,389 @@
+//! Whether a server's idle times can be trusted, and since when.
+//!
+//! OBJECT IDLETIME says how long ago a key was used, with one hole: while the server has a child (BGSAVE, an AOF
+//! rewrite, a diskless synchronisation) a read leaves the time as it is, to spare memory. So a session that was
+//! used then looks idle. A server counts its forks, and says whether a child lives: two looks with no child at the
+//! first and the same count prove that there was none between. What they prove is kept in a small file, for sweeps
+//! are short and timeouts are long.
+//!
+//! Only the time without a fork that lasts until now counts. An earlier one would prove that a session was idle
+//! once; but it may have been used since, unseen. The trap: CONFIG RESETSTAT sets the count back to 0, so other
+//! traces of children, which it does not reset, must be the same too.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Guard;
+use crate::config::SessionRule;
+use crate::server::Facts;
+use crate::sessions::stores;
+use crate::storage::private::{self, TemporaryFile};
+
+/// What is taken off every idle time: it counts in whole seconds, and its clock may lag behind a little.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// The lines of INFO that are the same as long as no child has been.
+const TRACES: [&str; 4] = [
+    "total_forks",
+    "latest_fork_usec",
+    "used_cpu_sys_children",
+    "used_cpu_user_children",
+];
+
+/// The lines of INFO that say whether a child lives.
+const CHILDREN: [&str; 3] = [
+    "rdb_bgsave_in_progress",
+    "aof_rewrite_in_progress",
+    "module_fork_in_progress",
+];
+
+/// One look at a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Its time before INFO was asked for, Unix, in milliseconds.
+    before_ms: i64,
+    /// And after.
+    after_ms: i64,
+    run_id: String,
+    /// Lines of INFO that are the same as long as no child has been.
+    traces: Vec<String>,
+    /// Lines that say that there is none.
+    childless: Vec<String>,
+    child: bool,
+}
+
+impl Look {
+    /// What INFO says, or the guard that refuses whatever was seen before.
+    pub(super) fn of(facts: &Facts, before_ms: i64, after_ms: i64) -> Result<Look, Guard> {
+        if let Some(policy) = facts.get("maxmemory_policy")
+            && policy.contains("lfu")
+        {
+            return Err(Guard::Lfu {
+                policy: policy.to_owned(),
+            });
+        }
+        if facts.get("total_forks").is_none() || facts.run_id.is_empty() {
+            return Err(Guard::ForksUncounted);
+        }
+        let lines = |names: &[&str]| {
+            let found = names
+                .iter()
+                .filter_map(|name| Some(format!("{name}:{}", facts.get(name)?)));
+            found.collect::<Vec<String>>()
+        };
+        let childless = lines(&CHILDREN);
+        Ok(Look {
+            before_ms,
+            after_ms,
+            run_id: facts.run_id.clone(),
+            traces: lines(&TRACES),
+            child: childless.iter().any(|line| !line.ends_with(":0")),
+            childless,
+        })
+    }
+}
+
+/// What is known of a server's forks from all looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Watch {
+    run_id: String,
+    /// The first look, Unix time in milliseconds by the server's clock, as all times here.
+    watched_since_ms: i64,
+    /// Since when there was certainly no child; nothing while one lives.
+    calm_since_ms: Option<i64>,
+    /// The last look.
+    seen_ms: i64,
+    /// The longest time without a child that was seen.
+    longest_ms: i64,
+    traces: Vec<String>,
+}
+
+impl Watch {
+    /// What is known after one more look.
+    fn after(known: Option<Watch>, look: &Look) -> Watch {
+        let begins = (!look.child).then_some(look.after_ms);
+        let fresh = Watch {
+            run_id: look.run_id.clone(),
+            watched_since_ms: look.before_ms,
+            calm_since_ms: begins,
+            seen_ms: look.before_ms,
+            longest_ms: 0,
+            traces: look.traces.clone(),
+        };
+        // Another run of the server, or a clock that was set back: what was known is of no use.
+        let Some(known) =
+            known.filter(|known| known.run_id == look.run_id && known.seen_ms <= look.before_ms)
+        else {
+            return fresh;
+        };
+        let calm = known
+            .calm_since_ms
+            .filter(|_| !look.child && known.traces == look.traces);
+        Watch {
+            watched_since_ms: known.watched_since_ms,
+            calm_since_ms: calm.or(begins),
+            longest_ms: known
+                .longest_ms
+                .max(calm.map_or(0, |since| look.before_ms - since)),
+            ..fresh
+        }
+    }
+
+    /// How long a key was certainly not used until `now_ms`, whose idle time was `idle_s` seconds then.
+    pub(super) fn unused(&self, idle_s: u64, now_ms: i64) -> Option<Duration> {
+        let watched = u64::try_from(now_ms - self.calm_since_ms?).ok()?;
+        Some(
+            Duration::from_secs(idle_s)
+                .saturating_sub(DOUBT)
+                .min(Duration::from_millis(watched)),
+        )
+    }
+
+    /// Refuses while no time without a fork was long enough for a rule.
+    fn judge(&self, needs: Duration) -> Result<(), Guard> {
+        let millis = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        let calm = self.calm_since_ms.map_or(0, |since| self.seen_ms - since);
+        let longest = millis(self.longest_ms.max(calm));
+        if longest > needs {
+            return Ok(());
+        }
+        let watched = millis(self.seen_ms - self.watched_since_ms);
+        if watched > needs {
+            return Err(Guard::ForksTooOften {
+                watched,
+                longest,
+                needs,
+            });
+        }
+        let Some(since) = self.calm_since_ms else {
+            return Err(Guard::ChildAtWork);
+        };
+        Err(Guard::Watching {
+            since: shown(since),
+            needs,
+            able: shown(
+                since
+                    .saturating_add(i64::try_from(needs.as_millis()).unwrap_or(i64::MAX))
+                    .saturating_add(1000),
+            ),
+        })
+    }
+}
+
+/// A time for people: UTC, to the second.
+fn shown(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(
+        |_| "the end of time".to_owned(),
+        |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+    )
+}
+
+/// How long a session of a rule is idle before it goes, the session's own timeout aside.
+fn bound(rule: &SessionRule) -> Duration {
+    rule.timeout
+        .saturating_add(stores::margin(rule.store))
+        .saturating_add(rule.grace)
+}
+
+/// What else must be so for idle times to be acted upon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abilities {
+    /// EVAL is allowed.
+    pub(super) scripts: bool,
+    /// Reading counts as no use.
+    pub(super) no_touch: bool,
+}
+
+/// Idle times that can be trusted, and what must still be so when a deletion rests on them.
+#[derive(Clone, Debug)]
+pub(super) struct Trusted {
+    pub(super) watch: Watch,
+    /// Lines that INFO must still have: no fork has been, and no child is.
+    pub(super) lines: Vec<String>,
+}
+
+/// Judges a server for the rules that have `idle`.
+pub(super) fn judge(
+    rules: &[SessionRule],
+    facts: &Facts,
+    abilities: Abilities,
+    watch: Watch,
+    look: &Look,
+) -> Result<Trusted, Guard> {
+    let uptime = facts
+        .get("uptime_in_seconds")
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    if !abilities.scripts {
+        return Err(Guard::NoScripts);
+    }
+    for rule in rules.iter().filter(|rule| rule.idle) {
+        if stores::reads_values(rule.store) && !abilities.no_touch {
+            return Err(Guard::ReadsTouch {
+                store: rule.store.as_str(),
+            });
+        }
+        let needs = bound(rule);
+        if uptime <= needs {
+            return Err(Guard::Young { uptime, needs });
+        }
+        watch.judge(needs)?;
+    }
+    let lines = look.traces.iter().chain(&look.childless);
+    Ok(Trusted {
+        lines: lines.cloned().collect(),
+        watch,
+    })
+}
+
+/// The file that keeps what was seen of one database's server.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) path: PathBuf,
+}
+
+impl Memory {
+    pub(super) fn of(state_dir: &Path, name: &str) -> Memory {
+        Memory {
+            path: state_dir.join("idle").join(format!("{name}.json")),
+        }
+    }
+
+    /// What was known, and now this look. A file that is not ours to read, or makes no sense, is as none.
+    pub(super) fn add(&self, look: &Look) -> io::Result<Watch> {
+        let known = match std::fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Watch::after(known, look))
+    }
+
+    /// Keeps it for the next time.
+    pub(super) fn keep(&self, watch: &Watch) -> io::Result<()> {
+        private::make_folders(private::parent_of(&self.path))?;
+        let mut file = TemporaryFile::create(&self.path)?;
+        serde_json::to_writer(file.file(), watch)?;
+        file.replace()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn look(seconds: i64, forks: u32, child: bool) -> Look {
+        let info = format!(
+            "run_id:r\r\ntotal_forks:{forks}\r\nlatest_fork_usec:9\r\nused_cpu_sys_children:0.{forks}\r\n\
+             rdb_bgsave_in_progress:{}\r\n",
+            u8::from(child)
+        );
+        Look::of(&Facts::parse(&info), seconds * 1000, seconds * 1000).unwrap()
+    }
+
+    fn watch(looks: &[Look]) -> Watch {
+        let known = looks
+            .iter()
+            .fold(None, |known, look| Some(Watch::after(known, look)));
+        known.unwrap()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_key_is_unused_for_no_longer_than_there_was_no_fork() {
+        let calm = watch(&[look(1000, 3, false), look(1100, 3, false)]);
+        assert_eq!(calm.unused(50, 1_100_000), Some(Duration::from_secs(48)));
+        assert_eq!(calm.unused(5000, 1_100_000), Some(Duration::from_secs(100)));
+        assert_eq!(calm.unused(0, 1_100_000), Some(Duration::ZERO));
+        assert_eq!(calm.judge(MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn after_a_fork_the_time_begins_anew_and_while_a_child_lives_nothing_is_known() {
+        let mut looks = vec![look(1000, 3, false), look(1100, 3, false)];
+        looks.push(look(1110, 4, true));
+        assert_eq!(watch(&looks).unused(5000, 1_110_000), None);
+        looks.push(look(1120, 4, false));
+        let after = watch(&looks);
+        assert_eq!(after.unused(5000, 1_125_000), Some(Duration::from_secs(5)));
+        // It was long enough once, and will be again: nothing to complain of.
+        assert_eq!(after.judge(MINUTE), Ok(()));
+    }
+
+    #[test]
+    fn a_fork_between_two_looks_is_seen_by_the_count_or_by_other_traces() {
+        let begin = look(1000, 3, false);
+        let counted = watch(&[begin.clone(), look(1100, 4, false)]);
+        assert_eq!(
+            counted.unused(5000, 1_101_000),
+            Some(Duration::from_secs(1))
+        );
+        // CONFIG RESETSTAT, and three forks since.
+        let mut reset = look(1100, 3, false);
+        reset.traces[2] = "used_cpu_sys_children:0.9".to_owned();
+        let reset = watch(&[begin, reset]);
+        assert_eq!(reset.unused(5000, 1_101_000), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn another_run_of_the_server_or_a_clock_set_back_begins_anew() {
+        let begin = look(1000, 3, false);
+        let mut other = look(1100, 3, false);
+        other.run_id = "s".to_owned();
+        let other = watch(&[begin.clone(), other]);
+        assert_eq!((other.watched_since_ms, other.longest_ms), (1_100_000, 0));
+        let back = watch(&[begin, look(900, 3, false)]);
+        assert_eq!(back.calm_since_ms, Some(900_000));
+    }
+
+    #[test]
+    fn it_is_said_when_it_will_work_and_when_it_cannot() {
+        let first = watch(&[look(1000, 3, false)]);
+        let Err(Guard::Watching { since, able, .. }) = first.judge(MINUTE) else {
+            panic!("not refused")
+        };
+        assert_eq!(since, "1970-01-01 00:16:40 UTC");
+        assert_eq!(able, "1970-01-01 00:17:41 UTC");
+        let often: Vec<Look> = (0..10)
+            .map(|at| look(1000 + i64::from(at) * 30, at, false))
+            .collect();
+        assert!(matches!(
+            watch(&often).judge(MINUTE),
+            Err(Guard::ForksTooOften { .. })
+        ));
+        assert_eq!(
+            watch(&[look(1000, 3, true)]).judge(MINUTE),
+            Err(Guard::ChildAtWork)
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_and_what_makes_no_sense_is_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::of(folder.path(), "sessions");
+        memory
+            .keep(&memory.add(&look(1000, 3, false)).unwrap())
+            .unwrap();
+        let again = memory.add(&look(1100, 3, false)).unwrap();
+        assert_eq!(again.calm_since_ms, Some(1_000_000));
+        memory.keep(&again).unwrap();
+        std::fs::write(&memory.path, b"{").unwrap();
+        let anew = memory.add(&look(1200, 3, false)).unwrap();
+        assert_eq!(anew.calm_since_ms, Some(1_200_000));
+    }
+
+    #[test]
+    fn lfu_and_servers_that_count_no_forks_are_refused() {
+        let of = |info: &str| Look::of(&Facts::parse(info), 0, 0);
+        assert!(matches!(
+            of("run_id:r\r\ntotal_forks:0\r\nmaxmemory_policy:allkeys-lfu\r\n"),
+            Err(Guard::Lfu { .. })
+        ));
+        assert_eq!(of("run_id:r\r\n"), Err(Guard::ForksUncounted));
+    }
+}
