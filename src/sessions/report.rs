@@ -539,7 +539,7 @@ mod tests {
         let document = ReportDocument {
             database: "sessions".to_owned(),
             address: "localhost:6379".to_owned(),
-            server: "redis 7.0.15".to_owned(),
+            server: Some("redis 7.0.15".to_owned()),
             at: Timestamp::from_millisecond(NOW).unwrap(),
             databases: report.finish(KeyNames::Masked, NOW),
         };
