@@ -15,6 +15,7 @@ pub mod decide;
 pub mod facts;
 pub mod histogram;
 pub mod journey;
+mod looks;
 pub mod observe;
 mod prefix;
 mod prefixes;

@@ -11,6 +11,8 @@
 
 /// Words are no longer than this: nothing that is all letters and longer is shown.
 const LONGEST_WORD: usize = 16;
+/// In front of what may be an ID or not, words have so many letters.
+const SHORTEST_WORD: usize = 3;
 /// A prefix is no longer than this.
 pub(super) const LONGEST_PREFIX: usize = 96;
 
@@ -106,8 +108,23 @@ fn last(key: &[u8], begin: usize) -> Cut<'_> {
             sure: true,
         },
         Inner::Words => at(key, 0, true),
-        Inner::Unsure => at(key, head, false),
+        Inner::Unsure => at(key, said(segment, head), false),
     }
+}
+
+/// Takes short pieces from the end of words that an ID may follow: `x_` is an ID's more often than a name's.
+fn said(segment: &[u8], mut head: usize) -> usize {
+    while head > 0 {
+        let piece = segment[..head - 1]
+            .iter()
+            .rposition(|byte| is_soft(*byte))
+            .map_or(0, |at| at + 1);
+        if head - 1 - piece >= SHORTEST_WORD {
+            break;
+        }
+        head = piece;
+    }
+    head
 }
 
 enum Inner {
@@ -126,10 +143,14 @@ const DJANGO: [&[u8]; 2] = [
 ];
 
 fn inner(segment: &[u8]) -> (usize, Inner) {
-    for name in DJANGO {
-        if segment.starts_with(name) {
-            return (name.len(), Inner::Id);
-        }
+    if segment.first() == Some(&b'd')
+        && let Some(name) = DJANGO.iter().find(|name| segment.starts_with(name))
+    {
+        return (name.len(), Inner::Id);
+    }
+    let before_hex = segment.len() - trailing(segment, HEX);
+    if segment.len() - before_hex >= 16 && is_wordy(&segment[..before_hex]) {
+        return (before_hex, Inner::Id);
     }
     let words = words_end(segment);
     if words == segment.len() {
@@ -143,13 +164,9 @@ fn inner(segment: &[u8]) -> (usize, Inner) {
         };
         return (head, Inner::Id);
     }
-    let digits = trailing(segment, |byte| byte.is_ascii_digit());
-    let hex = trailing(segment, |byte| byte.is_ascii_hexdigit());
-    for (run, least) in [(hex, 16), (digits, 3)] {
-        let head = segment.len() - run;
-        if run >= least && is_wordy(&segment[..head]) {
-            return (head, Inner::Id);
-        }
+    let before_digits = segment.len() - trailing(segment, DIGIT);
+    if segment.len() - before_digits >= 3 && is_wordy(&segment[..before_digits]) {
+        return (before_digits, Inner::Id);
     }
     (words, Inner::Unsure)
 }
@@ -174,6 +191,9 @@ fn is_wordy(segment: &[u8]) -> bool {
 
 /// Whether it reads as a word, or as a small number such as a version, and not as a piece of an ID.
 fn is_word(piece: &[u8]) -> bool {
+    if piece.len() > LONGEST_WORD {
+        return false;
+    }
     let letters = piece
         .iter()
         .take_while(|byte| byte.is_ascii_alphabetic())
@@ -183,7 +203,7 @@ fn is_word(piece: &[u8]) -> bool {
         return false;
     }
     match (letters, digits) {
-        (_, 0) => letters <= LONGEST_WORD && has_one_case(piece) && can_be_said(piece),
+        (_, 0) => has_one_case(piece) && can_be_said(piece),
         (0, _) => digits <= 2,
         _ => letters <= 8 && digits <= 3 && has_one_case(&piece[..letters]),
     }
@@ -227,24 +247,63 @@ fn can_be_said(letters: &[u8]) -> bool {
     letters.len() < 6 || vowels > 0
 }
 
-/// Separators that no session ID holds.
-fn is_hard(byte: u8) -> bool {
-    matches!(byte, b':' | b'|' | b'#' | b';' | b'{' | b'}' | b' ') || byte < 0x20
+const HARD: u8 = 1;
+const SOFT: u8 = 2;
+const HEX: u8 = 4;
+const DIGIT: u8 = 8;
+const TOKEN: u8 = 16;
+
+/// What each byte may be: every key's name passes here.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        // Separators that no session ID holds.
+        if matches!(byte, b':' | b'|' | b'#' | b';' | b'{' | b'}' | b' ') || byte < 0x20 {
+            kinds[at] |= HARD;
+        }
+        // Separators that stand between words, and in some IDs as well.
+        if matches!(byte, b'_' | b'-' | b'.' | b'/' | b',') {
+            kinds[at] |= SOFT;
+        }
+        if byte.is_ascii_hexdigit() {
+            kinds[at] |= HEX;
+        }
+        if byte.is_ascii_digit() {
+            kinds[at] |= DIGIT;
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            kinds[at] |= TOKEN;
+        }
+        at += 1;
+    }
+    kinds
+};
+
+fn is(byte: u8, kind: u8) -> bool {
+    KINDS[usize::from(byte)] & kind != 0
 }
 
-/// Separators that stand between words, and in some IDs as well.
+fn is_hard(byte: u8) -> bool {
+    is(byte, HARD)
+}
+
 fn is_soft(byte: u8) -> bool {
-    matches!(byte, b'_' | b'-' | b'.' | b'/' | b',')
+    is(byte, SOFT)
 }
 
 /// How many bytes at the end are of a kind.
-fn trailing(segment: &[u8], kind: impl Fn(u8) -> bool) -> usize {
-    segment.iter().rev().take_while(|byte| kind(**byte)).count()
+fn trailing(segment: &[u8], kind: u8) -> usize {
+    let other = segment.iter().rposition(|byte| !is(*byte, kind));
+    other.map_or(segment.len(), |at| segment.len() - at - 1)
 }
 
 /// Where a UUID begins.
 fn find_uuid(segment: &[u8]) -> Option<usize> {
-    (0..(segment.len() + 1).saturating_sub(36)).find(|begin| is_uuid(&segment[*begin..begin + 36]))
+    segment
+        .windows(36)
+        .position(|part| part[8] == b'-' && is_uuid(part))
 }
 
 fn is_uuid(text: &[u8]) -> bool {
@@ -254,18 +313,18 @@ fn is_uuid(text: &[u8]) -> bool {
         && text
             .iter()
             .enumerate()
-            .all(|(at, byte)| DASHES.contains(&at) || byte.is_ascii_hexdigit())
+            .all(|(at, byte)| is(*byte, HEX) || DASHES.contains(&at))
 }
 
 fn shape(rest: &[u8]) -> Shape {
-    if rest.iter().all(u8::is_ascii_hexdigit) {
+    let all = rest
+        .iter()
+        .fold(u8::MAX, |all, byte| all & KINDS[usize::from(*byte)]);
+    if all & HEX != 0 {
         Shape::Hex(rest.len())
     } else if is_uuid(rest) {
         Shape::Uuid
-    } else if rest
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    {
+    } else if all & TOKEN != 0 {
         Shape::Token(rest.len())
     } else {
         Shape::Other
@@ -361,6 +420,11 @@ mod tests {
             ),
             ("celery\x06\x166", "celery\\x06\\x16*"),
             ("unacked_index", "unacked_index"),
+            (
+                "session_-x9CF3RlMUW4ATO7ERE4OYqkOhLTGbV1Wc6XL7tTOl_g",
+                "session_* ?",
+            ),
+            ("x_9CF3RlMUW4ATO7ERE4OYqkOhLTGbV1Wc6XL7tTOl_g", "*"),
             (
                 "spring:session:sessions:expires:11111111-1111-4111-8111-111111111111",
                 "spring:session:sessions:expires:*",

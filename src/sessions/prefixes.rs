@@ -80,40 +80,47 @@ impl Prefixes {
 
     fn entry(&mut self, cut: &Cut<'_>) -> &mut Entry {
         let whole = cut.shape == Shape::Whole;
-        let map = if whole { &self.whole } else { &self.starred };
-        if !map.contains_key(cut.prefix) {
-            let mut shorter = parent(cut.prefix);
-            while let Some(prefix) = shorter {
-                if self.starred.get(prefix).is_some_and(|entry| entry.gathers) {
-                    break;
-                }
-                shorter = parent(prefix);
-            }
-            match shorter {
-                Some(prefix) => return self.starred.entry(prefix.into()).or_default(),
-                None if self.full => return &mut self.others,
-                None => {}
-            }
-            if self.starred.len() + self.whole.len() >= MOST {
-                self.shrink();
-            }
+        let known = if whole { &self.whole } else { &self.starred };
+        if !known.contains_key(cut.prefix) {
+            return self.new_entry(cut, whole);
         }
-        let map = if whole {
+        let known = if whole {
             &mut self.whole
         } else {
             &mut self.starred
         };
-        // Looked up first: a name is copied only when it is new.
-        if !map.contains_key(cut.prefix) {
-            map.insert(cut.prefix.into(), Entry::default());
-        }
-        match map.get_mut(cut.prefix) {
+        match known.get_mut(cut.prefix) {
             Some(entry) => {
                 entry.sure |= cut.sure;
                 entry
             }
             None => &mut self.others,
         }
+    }
+
+    /// Where a key of a new prefix is counted.
+    fn new_entry(&mut self, cut: &Cut<'_>, whole: bool) -> &mut Entry {
+        let mut shorter = parent(cut.prefix);
+        while let Some(prefix) = shorter {
+            if self.starred.get(prefix).is_some_and(|entry| entry.gathers) {
+                return self.starred.entry(prefix.into()).or_default();
+            }
+            shorter = parent(prefix);
+        }
+        if self.full {
+            return &mut self.others;
+        }
+        if self.starred.len() + self.whole.len() >= MOST {
+            self.shrink();
+        }
+        let map = if whole {
+            &mut self.whole
+        } else {
+            &mut self.starred
+        };
+        let entry = map.entry(cut.prefix.into()).or_default();
+        entry.sure |= cut.sure;
+        entry
     }
 
     /// Merges small prefixes into shorter ones until half of the room is free.

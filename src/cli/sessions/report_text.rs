@@ -1,12 +1,15 @@
 //! `sessions report` for people: the rules first, then what never expires, then what could be written.
 
-use super::tally_text::{Mood, Painter, bytes, facts, indented, rule_line, seconds};
+use super::tally_text::{Mood, Painter, bytes, facts, indented, keys, rule_line, seconds};
 use crate::cli::output::{HumanTime, Paint};
 use crate::cli::table::{Align, Table};
 use crate::sessions::report::{
     DatabaseReport, Oldest, ReportDocument, RuleReport, Suggestion, TimeoutFrom,
 };
 use crate::units::HumanCount;
+
+/// A person gets so many suggestions at once, the most weighty.
+const SUGGESTED: usize = 5;
 
 /// The report on one configured database.
 pub(super) fn text(document: &ReportDocument, paint: Painter<'_>) -> String {
@@ -29,32 +32,36 @@ pub(super) fn text(document: &ReportDocument, paint: Painter<'_>) -> String {
 
 fn database_text(database: &DatabaseReport, paint: Painter<'_>) -> String {
     let name = paint(Paint::Strong, &format!("db {}:", database.db));
-    let keys = HumanCount(database.keys);
+    let all = keys(database.keys);
     if database.keys == 0 {
         return format!("{name} no keys\n");
     }
     let never = &database.without_ttl;
     let mut text = if never.keys == 0 {
-        format!("{name} {keys} keys, each with a TTL\n")
+        format!("{name} {all}, each with a TTL\n")
     } else {
         let aside = format!("{} never expire ({})", HumanCount(never.keys), bytes(never));
-        format!("{name} {keys} keys, {}\n", paint(Paint::Warning, &aside))
+        format!("{name} {all}, {}\n", paint(Paint::Warning, &aside))
     };
     for rule in &database.rules {
         text.push_str(&rule_text(rule, paint));
     }
     if database.unmatched > 0 && !database.rules.is_empty() {
         text.push_str(&format!(
-            "{} keys are taken by no rule\n",
-            HumanCount(database.unmatched)
+            "{} that no rule takes\n",
+            keys(database.unmatched)
         ));
     }
     if never.keys > 0 {
         text.push_str(&format!("{}\n", paint(Paint::Strong, "what never expires")));
         text.push_str(&indented(prefixes(database)));
     }
-    for suggestion in &database.suggestions {
+    for suggestion in database.suggestions.iter().take(SUGGESTED) {
         text.push_str(&suggestion_text(suggestion, paint));
+    }
+    let more = database.suggestions.len().saturating_sub(SUGGESTED);
+    if more > 0 {
+        text.push_str(&format!("and {more} more: see --json\n"));
     }
     text
 }
@@ -109,8 +116,12 @@ fn prefixes(database: &DatabaseReport) -> Table {
     ]);
     for row in &database.prefixes {
         if row.without_ttl.keys > 0 {
+            let prefix = match row.prefix.as_str() {
+                "*" => "* (no prefix)",
+                prefix => prefix,
+            };
             table.row([
-                row.prefix.clone(),
+                prefix.to_owned(),
                 HumanCount(row.keys).to_string(),
                 HumanCount(row.without_ttl.keys).to_string(),
                 bytes(&row.without_ttl),
@@ -151,9 +162,9 @@ fn suggestion_text(suggestion: &Suggestion, paint: Painter<'_>) -> String {
     }
     // All but the first line can be pasted as it is.
     format!(
-        "{} {} keys that no rule takes look like sessions of {}\n  # {}\n{}",
-        paint(Paint::Strong, "suggested:"),
-        HumanCount(suggestion.keys),
+        "{} for {} that no rule takes: sessions of {}\n  # {}\n{}",
+        paint(Paint::Strong, "suggested"),
+        keys(suggestion.keys),
         suggestion.store,
         evidence.join("; "),
         indented(&suggestion.toml)
@@ -255,7 +266,7 @@ rule 1: pyramid ^websauna_session[0-9a-f]{64}$, timeout 365d, max_age 365d
   oldest      7.7 years, of 964 read: \"websauna_session…\" (80 bytes)
   TTL left  ≤ 1h  ≤ 1d   ≤ 7d   ≤ 30d    ≤ 1y  > 1y     no TTL
   keys        12   310  9,000  20,001  73,449     0  2,001,340
-121 keys are taken by no rule
+121 keys that no rule takes
 what never expires
   PREFIX                  KEYS  WITHOUT TTL  THEY HOLD
   websauna_session*  2,104,112    2,001,340  1.2 GiB ± 0.4 %
@@ -266,9 +277,8 @@ what never expires
         assert!(shown.lines().all(|line| line.chars().count() <= 100));
     }
 
-    #[test]
-    fn a_suggestion_can_be_pasted() {
-        let suggestion = Suggestion {
+    fn suggestion() -> Suggestion {
+        Suggestion {
             store: "pyramid",
             pattern: "^websauna_session[0-9a-f]{64}$".to_owned(),
             timeout: Some(31_536_000),
@@ -279,21 +289,34 @@ what never expires
             read_as_store: 63,
             for_ever: 0,
             toml: "[[database.sessions]]\nstore   = \"pyramid\"\n".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_suggestion_can_be_pasted() {
         let mut database = leaked();
         database.rules.clear();
-        database.suggestions.push(suggestion);
+        database.suggestions.push(suggestion());
         let shown = text(&document(vec![database]), &plain);
-        let (_, end) = shown.split_once("suggested: ").unwrap();
+        let (_, end) = shown.split_once("suggested ").unwrap();
         assert_eq!(
             end,
             "\
-2,104,112 keys that no rule takes look like sessions of pyramid
+for 2,104,112 keys that no rule takes: sessions of pyramid
   # 2,001,340 without TTL; 63 of 64 values read are; the timeout stands in them
   [[database.sessions]]
   store   = \"pyramid\"
 "
         );
+    }
+
+    #[test]
+    fn many_suggestions_are_a_few_and_a_count() {
+        let mut database = leaked();
+        database.suggestions = vec![suggestion(); 7];
+        let shown = text(&document(vec![database]), &plain);
+        assert_eq!(shown.matches("suggested for").count(), 5);
+        assert!(shown.ends_with("and 2 more: see --json\n"));
     }
 
     #[test]

@@ -35,9 +35,9 @@ pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
         Mood::Did => String::new(),
     };
     let mut text = format!(
-        "{}: {} keys, {} taken by a rule{aside}\n",
+        "{}: {}, {} taken by a rule{aside}\n",
         paint(Paint::Strong, &document.database),
-        HumanCount(document.scanned),
+        keys(document.scanned),
         HumanCount(taken),
     );
     for counts in &document.rules {
@@ -68,8 +68,8 @@ pub(super) fn facts(counts: &RuleCounts, mood: Mood) -> Facts {
     facts.add(
         "matched",
         format!(
-            "{} keys: {} with a TTL, {}",
-            HumanCount(counts.matched),
+            "{}: {} with a TTL, {}",
+            keys(counts.matched),
             HumanCount(counts.with_ttl),
             without_ttl(&counts.without_ttl),
         ),
@@ -148,7 +148,7 @@ fn without_ttl(held: &KeysHeld) -> String {
     format!("{} without ({})", HumanCount(held.keys), bytes(held))
 }
 
-/// `1.2 GiB`, `1.2 GiB ± 0.4 %`, `size unknown`.
+/// `1.2 GiB`, `1.2 GiB ± 0.4 %` from a sample, `size unknown`.
 pub(super) fn bytes(held: &KeysHeld) -> String {
     let (Some(bytes), Some(error)) = (held.bytes, held.bytes_error) else {
         return "size unknown".to_owned();
@@ -157,7 +157,18 @@ pub(super) fn bytes(held: &KeysHeld) -> String {
         return HumanBytes(bytes).to_string();
     }
     let percent = error as f64 * 100.0 / bytes as f64;
+    if percent < 0.05 {
+        return format!("about {}", HumanBytes(bytes));
+    }
     format!("{} ± {percent:.1} %", HumanBytes(bytes))
+}
+
+/// `1 key`, `1,234 keys`.
+pub(super) fn keys(count: u64) -> String {
+    match count {
+        1 => "1 key".to_owned(),
+        _ => format!("{} keys", HumanCount(count)),
+    }
 }
 
 /// A duration of whole seconds.
