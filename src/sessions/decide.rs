@@ -200,7 +200,11 @@ fn weigh(rule: &SessionRule, facts: &KeyFacts, times: &Times, now_ms: i64) -> Ve
     if facts.expiry == Expiry::Never && end.is_some_and(|end| end <= now_ms) {
         return decided(Action::Delete, Reason::Ended);
     }
-    if times.timeout == OwnTimeout::Never {
+    // Nobody waits a hundred years: such a timeout says "for ever" with a number.
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    if matches!(times.timeout, OwnTimeout::Never)
+        || matches!(times.timeout, OwnTimeout::After(own) if own > CENTURY)
+    {
         return match facts.expiry {
             Expiry::Never => decided(Action::Report, Reason::ForEverByIntent),
             Expiry::At(_) => decided(Action::Leave, Reason::ForEverByIntent),

@@ -76,7 +76,12 @@ fn nobody_was_thrown_out(told: &Told) {
     assert!(told.requests > 300, "{told:?}");
     assert!(told.lost.is_empty(), "{:?}", told.lost);
     // A machine that stands still loses nothing, and proves nothing.
-    assert!(told.late < told.requests / 10, "{} of {}", told.late, told.requests);
+    assert!(
+        told.late < told.requests / 10,
+        "{} of {}",
+        told.late,
+        told.requests
+    );
 }
 
 /// The sessions that nobody used, and that had no TTL, are gone in the end.
@@ -94,7 +99,9 @@ fn the_abandoned_are_gone(program: &Program, client: &mut Client, told: &Told) {
 
 #[test]
 fn no_pyramid_session_that_is_in_use_is_lost() {
-    let Some(folder) = clients("pyramid") else { return };
+    let Some(folder) = clients("pyramid") else {
+        return;
+    };
     let server = Server::start(usual());
     let program = Program::new(&format!(
         r#"
@@ -133,7 +140,9 @@ fn no_pyramid_session_that_is_in_use_is_lost() {
 
 #[test]
 fn no_express_session_that_is_in_use_is_lost() {
-    let Some(folder) = clients("express") else { return };
+    let Some(folder) = clients("express") else {
+        return;
+    };
     let server = Server::start(usual());
     let program = Program::new(&format!(
         r#"

@@ -59,8 +59,16 @@ fn a_report_comes_first_then_a_dry_run_and_only_the_run_writes() {
     let before = server.client().info("rdb_changes_since_last_save");
 
     let report = program.run(["sessions", "report"]).expect(0);
-    assert!(report.stdout.contains("websauna_session*"), "{}", report.stdout);
-    assert!(report.stdout.contains("throttle_login"), "{}", report.stdout);
+    assert!(
+        report.stdout.contains("websauna_session*"),
+        "{}",
+        report.stdout
+    );
+    assert!(
+        report.stdout.contains("throttle_login"),
+        "{}",
+        report.stdout
+    );
     let dry = program.run(["sessions", "expire", "--dry-run"]).expect(0);
     assert!(dry.stdout.contains("nothing was written"), "{}", dry.stdout);
     assert_eq!(server.client().info("rdb_changes_since_last_save"), before);
@@ -84,7 +92,10 @@ fn a_report_comes_first_then_a_dry_run_and_only_the_run_writes() {
     assert_eq!(rule["set"], KEYS / 4 - 2);
     assert_eq!(rule["left"]["ttl-in-order"], KEYS - KEYS / 4 - 2);
 
-    assert_eq!(client.run(cmd!["DBSIZE"]).int(), (KEYS - KEYS / 10 + 2) as i64);
+    assert_eq!(
+        client.run(cmd!["DBSIZE"]).int(),
+        (KEYS - KEYS / 10 + 2) as i64
+    );
     for number in 0..KEYS {
         let ttl = client.run(cmd!["TTL", key(number)]).int();
         assert!(
@@ -97,7 +108,10 @@ fn a_report_comes_first_then_a_dry_run_and_only_the_run_writes() {
 
     let again = program.run(["--json", "sessions", "expire"]).expect(0);
     let rule = again.json()[0]["rules"][0].clone();
-    assert_eq!((&rule["set"], &rule["deleted"]), (&0.into(), &serde_json::json!({})));
+    assert_eq!(
+        (&rule["set"], &rule["deleted"]),
+        (&0.into(), &serde_json::json!({}))
+    );
 }
 
 #[test]
@@ -105,7 +119,9 @@ fn key_names_are_masked_unless_they_are_asked_for() {
     let server = Server::start(usual());
     fill(&mut server.client());
     let program = Program::new(&rules(&server, ""));
-    let tokens: Vec<String> = (0..KEYS).map(|number| key(number)[40..].to_owned()).collect();
+    let tokens: Vec<String> = (0..KEYS)
+        .map(|number| key(number)[40..].to_owned())
+        .collect();
     let shows = |text: &str| tokens.iter().any(|token| text.contains(token));
     for arguments in [
         &["sessions", "report"][..],
@@ -127,8 +143,16 @@ fn without_a_fresh_backup_nothing_expires_when_one_is_required() {
     fill(&mut client);
     let program = Program::new(&rules(&server, "require_backup = \"1h\""));
     let refused = program.run(["sessions", "expire"]).expect(5);
-    assert!(refused.stderr.contains("there is no backup of it"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("backup now sessions"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("there is no backup of it"),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("backup now sessions"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(client.run(cmd!["TTL", key(4)]).int(), -1);
     // Looking is always allowed.
     program.run(["sessions", "expire", "--dry-run"]).expect(0);
@@ -153,7 +177,11 @@ fn two_runs_at_once_exclude_each_other_and_a_backup_does_not() {
     let state = program.folder().join("state");
     let held = HostLock::take(&state, "sessions", Work::Sessions).unwrap();
     let busy = program.run(["sessions", "expire"]).expect(6);
-    assert!(busy.stderr.contains("another process is expiring"), "{}", busy.stderr);
+    assert!(
+        busy.stderr.contains("another process is expiring"),
+        "{}",
+        busy.stderr
+    );
     program.run(["sessions", "report"]).expect(0);
     program.run(["backup", "now"]).expect(0);
     drop(held);
@@ -180,7 +208,9 @@ fn one_database_that_fails_does_not_keep_the_others_from_being_done() {
     let report = program.run(["sessions", "report"]).expect(1);
     assert!(report.stdout.contains("websauna_session*") && report.stderr.contains("gone"));
     // Alone it fails as itself.
-    let alone = program.run(["--json", "sessions", "expire", "gone"]).expect(1);
+    let alone = program
+        .run(["--json", "sessions", "expire", "gone"])
+        .expect(1);
     assert_eq!(alone.json()["error"]["kind"], "unreachable");
 }
 
@@ -195,7 +225,11 @@ fn without_rules_the_report_suggests_them_and_expire_says_so() {
     );
     let program = Program::new(&database);
     let refused = program.run(["sessions", "expire"]).expect(2);
-    assert!(refused.stderr.contains("[[database.sessions]]"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("[[database.sessions]]"),
+        "{}",
+        refused.stderr
+    );
     program.run(["sessions", "expire", "sessions"]).expect(2);
 
     // What is suggested can be pasted, and takes the sessions and nothing else.
@@ -204,7 +238,9 @@ fn without_rules_the_report_suggests_them_and_expire_says_so() {
     assert_eq!(suggestion["store"], "pyramid");
     let toml = suggestion["toml"].as_str().unwrap();
     program.configure(&format!("{database}{toml}"));
-    let dry = program.run(["--json", "sessions", "expire", "--dry-run"]).expect(0);
+    let dry = program
+        .run(["--json", "sessions", "expire", "--dry-run"])
+        .expect(0);
     assert_eq!(dry.json()[0]["rules"][0]["matched"], KEYS);
     assert_eq!(dry.json()[0]["unmatched"], 2);
 }
@@ -216,9 +252,10 @@ fn a_password_and_a_user_with_few_rights_are_enough_for_a_report() {
         .user("looker on >look +@read +ping +select ~*");
     let server = Server::with(usual(), options);
     fill(&mut server.client());
-    let program = Program::new(
-        &rules(&server, "username = \"looker\"\npassword_file = \"password\"")
-    );
+    let program = Program::new(&rules(
+        &server,
+        "username = \"looker\"\npassword_file = \"password\"",
+    ));
     std::fs::write(Path::new(program.folder()).join("password"), "look\n").unwrap();
     let ran = program.run(["sessions", "report"]).expect(0);
     assert!(ran.stdout.contains("websauna_session*"), "{}", ran.stdout);

@@ -445,16 +445,24 @@ fn every_command_of_the_page_on_sessions_works_and_leaves_none_without_ttl() {
     // The envelope of pyramid_redis_sessions, as JSON; one in ten began two years ago.
     let now = jiff::Timestamp::now().as_second();
     for number in 0..100 {
-        let created = now - if number % 10 == 0 { 2 * 365 * 86_400 } else { 3600 };
-        let value = format!(
-            "{{\"managed_dict\": {{}}, \"created\": {created}.5, \"timeout\": 31536000}}"
-        );
+        let created = now
+            - if number % 10 == 0 {
+                2 * 365 * 86_400
+            } else {
+                3600
+            };
+        let value =
+            format!("{{\"managed_dict\": {{}}, \"created\": {created}.5, \"timeout\": 31536000}}");
         client.run(cmd!["SET", format!("websauna_session{number:064x}"), value]);
     }
     client.run(cmd!["SET", "websauna_session_test", "success"]);
     // Only the page's own configuration counts here, not those of the frameworks after it.
     let ran = machine.run(page, "");
-    assert!(ran.stdout.contains("[[database.sessions]]"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("[[database.sessions]]"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(client.run(cmd!["DBSIZE"]).int(), 91);
     let without = (0..100)
         .filter(|number| {
