@@ -75,8 +75,8 @@ def person(number, app, timeout, pause, query="", leak=0.0, max_age=None):
             # What old clients do: the key is left without TTL.
             if chance.random() < leak:
                 server.persist(key)
-            if max_age and time.time() - began > max_age - 0.5:
-                break  # the browser has dropped its cookie
+            if max_age and time.time() - began > max_age - 1.2:
+                break  # the browser drops its cookie now: it counts in whole seconds
             asked = time.monotonic()
             answer = browser.get("/write" if chance.random() < 0.3 else "/read").text
             with lock:

@@ -11,7 +11,7 @@ use crate::cmd;
 use crate::support::client::Client;
 use crate::support::poll::until;
 use crate::support::program::Program;
-use crate::support::servers::{Server, announce, usual};
+use crate::support::servers::{Kind, Server, announce, named, usual};
 
 /// How long people are at work: several timeouts, before and after a fork.
 const SECONDS: u64 = 24;
@@ -42,9 +42,18 @@ fn clients(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A server where reading a value does not count as use, or else the usual one, without `idle`: there idle times
+/// and values cannot both be had.
+fn with_idle(name: &str) -> (&'static Kind, bool) {
+    match named(name) {
+        Some(kind) => (kind, true),
+        None => (usual(), false),
+    }
+}
+
 /// Lets people work and expires sessions all the while, with a BGSAVE in the middle, during which reading
 /// does not count as use.
-fn work(server: &Server, program: &Program, mut people: Command) -> Told {
+fn work(server: &Server, program: &Program, idle: bool, mut people: Command) -> Told {
     let mut people = people
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -57,18 +66,24 @@ fn work(server: &Server, program: &Program, mut people: Command) -> Told {
         match ran.code {
             Some(0) => runs += 1,
             // Idle times are not trusted until the server has not forked for long enough.
-            Some(5) if ran.stderr.contains("fork") => refused += 1,
+            Some(5) if ran.stderr.contains("cannot be trusted") => refused += 1,
             _ => panic!("{ran:?}"),
         }
         if !saved && began.elapsed().as_secs() >= SECONDS / 2 {
-            server.client().run(cmd!["BGSAVE"]);
+            // A child that takes its time: some seconds in which the idle clock does not see what is read.
+            let mut client = server.client();
+            client.run(cmd!["CONFIG", "SET", "rdb-key-save-delay", 30000]);
+            client.run(cmd!["BGSAVE"]);
             saved = true;
         }
     }
     let output = people.wait_with_output().unwrap();
     assert!(output.status.success());
     eprintln!("{runs} runs did their work, {refused} refused");
-    assert!(runs > 5 && refused > 0 && saved);
+    assert!(
+        runs > 5 && saved && (refused > 0) == idle,
+        "{runs} {refused}"
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -102,7 +117,8 @@ fn no_pyramid_session_that_is_in_use_is_lost() {
     let Some(folder) = clients("pyramid") else {
         return;
     };
-    let server = Server::start(usual());
+    let (kind, idle) = with_idle("redis-8.0");
+    let server = Server::start(kind);
     let program = Program::new(&format!(
         r#"
         [[database]]
@@ -114,7 +130,7 @@ fn no_pyramid_session_that_is_in_use_is_lost() {
         timeout = "4s"
         grace = "2s"
         long_ttl = "shorten"
-        idle = true
+        idle = {idle}
         [[database.sessions]]
         store = "pyramid"
         match = '^short:[0-9a-f]{{64}}$'
@@ -131,11 +147,13 @@ fn no_pyramid_session_that_is_in_use_is_lost() {
         .arg("ignore")
         .arg(script)
         .args([server.port().to_string(), SECONDS.to_string()]);
-    let told = work(&server, &program, people);
+    let told = work(&server, &program, idle, people);
     nobody_was_thrown_out(&told);
     let mut client = server.client();
     client.select(1);
-    the_abandoned_are_gone(&program, &mut client, &told);
+    if idle {
+        the_abandoned_are_gone(&program, &mut client, &told);
+    }
 }
 
 #[test]
@@ -143,7 +161,8 @@ fn no_express_session_that_is_in_use_is_lost() {
     let Some(folder) = clients("express") else {
         return;
     };
-    let server = Server::start(usual());
+    let (kind, idle) = with_idle("valkey-9.1");
+    let server = Server::start(kind);
     let program = Program::new(&format!(
         r#"
         [[database]]
@@ -155,7 +174,7 @@ fn no_express_session_that_is_in_use_is_lost() {
         timeout = "4s"
         grace = "2s"
         long_ttl = "shorten"
-        idle = true
+        idle = {idle}
         "#,
         server.port()
     ));
@@ -165,9 +184,11 @@ fn no_express_session_that_is_in_use_is_lost() {
         .current_dir(folder)
         .arg(script)
         .args([server.port().to_string(), SECONDS.to_string()]);
-    let told = work(&server, &program, people);
+    let told = work(&server, &program, idle, people);
     nobody_was_thrown_out(&told);
     let mut client = server.client();
     client.select(2);
-    the_abandoned_are_gone(&program, &mut client, &told);
+    if idle {
+        the_abandoned_are_gone(&program, &mut client, &told);
+    }
 }

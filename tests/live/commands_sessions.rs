@@ -82,8 +82,9 @@ fn a_report_comes_first_then_a_dry_run_and_only_the_run_writes() {
     let rule = &document["rules"][0];
     assert_eq!(document["database"], "sessions");
     assert_eq!(document["dry_run"], false);
-    assert_eq!(document["scanned"], KEYS + 2);
-    assert_eq!(document["unmatched"], 2);
+    // Only strings are asked for: no session of this store is anything else.
+    assert_eq!(document["scanned"], KEYS + 1);
+    assert_eq!(document["unmatched"], 1);
     assert_eq!(rule["store"], "pyramid");
     assert_eq!(rule["matched"], KEYS);
     assert_eq!(rule["without_ttl"]["keys"], KEYS / 4);
@@ -206,7 +207,7 @@ fn one_database_that_fails_does_not_keep_the_others_from_being_done() {
     assert_eq!(ran.json()[1]["rules"][0]["matched"], KEYS);
     assert!(client.run(cmd!["TTL", key(4)]).int() > 0);
     let report = program.run(["sessions", "report"]).expect(1);
-    assert!(report.stdout.contains("websauna_session*") && report.stderr.contains("gone"));
+    assert!(report.stdout.contains("^websauna_session") && report.stderr.contains("gone"));
     // Alone it fails as itself.
     let alone = program
         .run(["--json", "sessions", "expire", "gone"])
@@ -242,14 +243,14 @@ fn without_rules_the_report_suggests_them_and_expire_says_so() {
         .run(["--json", "sessions", "expire", "--dry-run"])
         .expect(0);
     assert_eq!(dry.json()[0]["rules"][0]["matched"], KEYS);
-    assert_eq!(dry.json()[0]["unmatched"], 2);
+    assert_eq!(dry.json()[0]["unmatched"], 1);
 }
 
 #[test]
 fn a_password_and_a_user_with_few_rights_are_enough_for_a_report() {
     let options = Options::new()
-        .password("very secret")
-        .user("looker on >look +@read +ping +select ~*");
+        .password("very-secret")
+        .user("looker on >look ~* +@read +ping +select");
     let server = Server::with(usual(), options);
     fill(&mut server.client());
     let program = Program::new(&rules(
@@ -259,7 +260,7 @@ fn a_password_and_a_user_with_few_rights_are_enough_for_a_report() {
     std::fs::write(Path::new(program.folder()).join("password"), "look\n").unwrap();
     let ran = program.run(["sessions", "report"]).expect(0);
     assert!(ran.stdout.contains("websauna_session*"), "{}", ran.stdout);
-    assert!(!format!("{ran:?}").contains("very secret"));
+    assert!(!format!("{ran:?}").contains("very-secret"));
     let refused = program.run(["sessions", "expire"]);
     assert!(matches!(refused.code, Some(1 | 5)), "{refused:?}");
 }
