@@ -16,5 +16,6 @@ mod harness;
 mod journey;
 mod restore;
 mod selection;
+mod sessions;
 mod sources;
 mod trouble;
