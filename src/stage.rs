@@ -1,9 +1,30 @@
-//! Named points at which a test can stop a process, to kill it there. Release builds carry none of it.
+//! Named points at which a test can stop a process, to kill it there, or do something itself. Release builds carry none of it.
+
+/// What tests of this process do at a stage.
+#[cfg(debug_assertions)]
+type Hooks = Vec<(String, std::sync::Arc<dyn Fn() + Send + Sync>)>;
+#[cfg(debug_assertions)]
+static HOOKS: std::sync::Mutex<Hooks> = std::sync::Mutex::new(Vec::new());
+
+/// From now on `hook` runs whenever this stage is reached in this process. For tests, in debug builds.
+#[cfg(debug_assertions)]
+pub fn at(stage: &str, hook: impl Fn() + Send + Sync + 'static) {
+    if let Ok(mut hooks) = HOOKS.lock() {
+        hooks.push((stage.to_owned(), std::sync::Arc::new(hook)));
+    }
+}
 
 /// Says that a stage is reached. In a debug build a process whose `RDBKEEPER_STOP_AT` names the stage
 /// creates the file that `RDBKEEPER_STOPPED` names and then stands still until it is killed.
 #[inline]
 pub fn reached(stage: &str) {
+    #[cfg(debug_assertions)]
+    {
+        let hooks = HOOKS.lock().map(|hooks| hooks.clone());
+        for (_, hook) in hooks.iter().flatten().filter(|(at, _)| at == stage) {
+            hook();
+        }
+    }
     #[cfg(debug_assertions)]
     if std::env::var_os("RDBKEEPER_STOP_AT").is_some_and(|at| at == stage) {
         if let Some(path) = std::env::var_os("RDBKEEPER_STOPPED") {

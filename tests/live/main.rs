@@ -18,5 +18,6 @@ mod harness;
 mod journey;
 mod restore;
 mod selection;
+mod sessions;
 mod sources;
 mod trouble;

@@ -12,6 +12,7 @@
 use crate::server::{self, Code, Reply, ServerError, Wire};
 use crate::sessions::stores::spring::Collection;
 use crate::sessions::{Action, Expiry, Outcome, Reason};
+use crate::stage;
 
 use super::error::Error;
 use super::guard::{Server, is_refused, time_ms};
@@ -37,7 +38,7 @@ pub(super) async fn act(
     let mut done = 0;
     while done < keys.len() {
         let end = done + step(&keys[done..]);
-        let (acted, ended) = act_step(server, &mut keys[done..end], now_ms).await;
+        let (acted, ended) = act_step(server, place, &mut keys[done..end], now_ms).await;
         done += acted;
         if let Err(source) = ended {
             return (done, Err(explain(server, place, source).await));
@@ -67,6 +68,7 @@ fn step(keys: &[Key]) -> usize {
 /// Acts on some keys; how many are done with counts all that were given.
 async fn act_step(
     server: &mut Server,
+    place: &str,
     keys: &mut [Key],
     now_ms: i64,
 ) -> (usize, Result<(), server::Error>) {
@@ -77,7 +79,7 @@ async fn act_step(
     if server.scripts {
         return by_script(server, keys, &places, now_ms).await;
     }
-    match without_scripts(server, keys, &places, now_ms).await {
+    match without_scripts(server, place, keys, &places, now_ms).await {
         Ok(()) => (keys.len(), Ok(())),
         Err(error) => (0, Err(error)),
     }
@@ -234,6 +236,7 @@ impl Key {
 
 async fn without_scripts(
     server: &mut Server,
+    place: &str,
     keys: &mut [Key],
     places: &[usize],
     now_ms: i64,
@@ -258,11 +261,11 @@ async fn without_scripts(
             _ => Outcome::Changed,
         };
     }
-    if rest.is_empty() || watched(wire, seven, keys, &rest, now_ms).await? {
+    if rest.is_empty() || watched(wire, place, seven, keys, &rest, now_ms).await? {
         return Ok(());
     }
     for at in rest {
-        watched(wire, seven, keys, &[at], now_ms).await?;
+        watched(wire, place, seven, keys, &[at], now_ms).await?;
     }
     Ok(())
 }
@@ -270,6 +273,7 @@ async fn without_scripts(
 /// WATCH, a second reading, and MULTI. False when nothing was done because one of the keys changed meanwhile.
 async fn watched(
     wire: &mut Wire,
+    place: &str,
     seven: bool,
     keys: &mut [Key],
     places: &[usize],
@@ -308,6 +312,7 @@ async fn watched(
         wire.call(&[b"UNWATCH"]).await?;
         return failed.map_or(Ok(true), Err);
     }
+    stage::reached(&format!("sweep-watched:{place}"));
     wire.queue(&[b"MULTI"]);
     let mut queued = 0;
     for at in &same {

@@ -19,6 +19,7 @@ use crate::server::pace::Pace;
 use crate::server::{self, Code, Reply};
 use crate::sessions::stores::{self, Shape};
 use crate::sessions::{Observer, Outcome};
+use crate::stage;
 
 /// Batches in hand at a time.
 const AHEAD: usize = 3;
@@ -435,6 +436,7 @@ impl Walk<'_> {
                 (true, true) => Outcome::Changed,
             };
         }
+        stage::reached(&format!("sweep-decided:{}", self.job.name));
         let (done, ended) = match expire {
             true => act::act(&mut self.server, &self.address, &mut batch.keys, now_ms).await,
             false => (batch.keys.len(), Ok(())),
