@@ -66,7 +66,7 @@ measure() { # label, command line
 
 latency() { # label
   redis-benchmark -p "$port" --dbnum 1 -c 1 -n 60000 -t get --csv --precision 3 2>/dev/null |
-    awk -F'","' -v label="$1" 'NR == 2 { gsub(/"/, ""); printf "%-44s p50 %s ms  p99 %s ms  max %s ms\n", label, $5, $7, $8 }'
+    awk -F, -v label="$1" 'NR == 2 { gsub(/"/, ""); printf "%-44s p50 %s ms  p99 %s ms  max %s ms\n", label, $5, $7, $8 }'
 }
 
 keeper="exec $RDBKEEPER -q --config $work/rdbkeeper.toml"
@@ -86,7 +86,7 @@ for round in $(seq "$rounds"); do
   latency 'nothing else runs'
   for rate in 20000 50000; do
     configure "$rate" 'max_age = "365d"'
-    $RDBKEEPER -q --config "$work/rdbkeeper.toml" sessions expire --dry-run >/dev/null &
+    $RDBKEEPER -q --config "$work/rdbkeeper.toml" sessions expire --dry-run >/dev/null 2>&1 &
     sweep=$!
     latency "during a sweep of $rate keys a second"
     kill "$sweep" 2>/dev/null || true
