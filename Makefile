@@ -1,6 +1,6 @@
 # make            build the release binary
 # make demo       the whole tool on real servers, start to end
-# make test       bring the servers that the tests need, and run all tests
+# make test       bring the servers and web frameworks that the tests need, and run all tests
 # make lint docs  what else the gate checks
 # make install    what make has built: DESTDIR and PREFIX are honoured
 
@@ -16,6 +16,7 @@ build:
 
 servers:
 	tests/servers/fetch.sh
+	tests/clients/fetch.sh
 
 demo: build
 	RDBKEEPER=$(abspath $(TARGET)/release/rdbkeeper) tests/demo/demo.sh
@@ -40,7 +41,7 @@ install:
 	install -D -m 755 $(TARGET)/release/rdbkeeper $(DESTDIR)$(PREFIX)/bin/rdbkeeper
 	install -D -m 644 config/rdbkeeper.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/rdbkeeper.toml
 	install -D -m 644 config/websauna.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/websauna.toml
-	install -m 644 README.md docs/configuration.md docs/restore.md $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/
+	install -m 644 README.md docs/configuration.md docs/restore.md docs/sessions.md $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(TARGET)/release/rdbkeeper man > $(DESTDIR)$(PREFIX)/share/man/man1/rdbkeeper.1
 	$(TARGET)/release/rdbkeeper completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/rdbkeeper

@@ -13,8 +13,11 @@ use crate::config::{
     Config, DatabaseConfig, Environment, Method as ConfiguredMethod, StorageConfig,
 };
 use crate::failure::Failure;
+use crate::meter::Meter;
 use crate::server::Endpoint;
 use crate::server::configured::judge_url;
+use crate::sessions::journey::Conditions;
+use crate::sessions::sweep;
 use crate::source::{self, Choice, Method, ScanSettings};
 use crate::storage::{LocalStore, NamedStore};
 
@@ -88,14 +91,7 @@ pub fn job(
 ) -> Result<Job, Failure> {
     let storages = match &overrides.storage {
         Some(name) => stores(config, Some(name))?,
-        None => database
-            .storage
-            .iter()
-            .map(|name| {
-                let (name, storage) = config.storage(name.as_str())?;
-                Ok(store(name.as_str(), storage))
-            })
-            .collect::<Result<_, Failure>>()?,
+        None => storages_of(config, database)?,
     };
     Ok(Job {
         name: database.name.to_string(),
@@ -106,6 +102,48 @@ pub fn job(
         shared: database.shared,
         shrink_guard: database.shrink_guard,
         timeout: database.timeout,
+    })
+}
+
+fn storages_of(config: &Config, database: &DatabaseConfig) -> Result<Vec<NamedStore>, Failure> {
+    database
+        .storage
+        .iter()
+        .map(|name| {
+            let (name, storage) = config.storage(name.as_str())?;
+            Ok(store(name.as_str(), storage))
+        })
+        .collect()
+}
+
+/// A sweep over the sessions of a configured database, always on the server of its `url`.
+pub fn sweep(
+    config: &Config,
+    database: &DatabaseConfig,
+    mode: sweep::Mode,
+    cancel: &CancellationToken,
+    meter: &Meter,
+) -> Result<sweep::Job, Failure> {
+    Ok(sweep::Job {
+        endpoint: Endpoint::of_database(database)?,
+        databases: meant(database),
+        rules: database.sessions.clone(),
+        mode,
+        batch: database.scan_batch as usize,
+        max_keys_per_second: database.max_keys_per_second,
+        state_dir: Some(config.daemon.state_dir.clone()),
+        name: database.name.to_string(),
+        cancel: cancel.clone(),
+        meter: meter.clone(),
+    })
+}
+
+/// What must hold before the sessions of a configured database are expired.
+pub fn conditions(config: &Config, database: &DatabaseConfig) -> Result<Conditions, Failure> {
+    Ok(Conditions {
+        state_dir: config.daemon.state_dir.clone(),
+        storages: storages_of(config, database)?,
+        require_backup: database.require_backup,
     })
 }
 

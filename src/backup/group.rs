@@ -13,7 +13,7 @@ use super::upload::{Uploaded, abandon, upload};
 use super::{Context, Job, Made, Outcome, plan};
 use crate::catalog::commit::{Prepared, commit, places};
 use crate::catalog::list::{is_shrunk, list};
-use crate::catalog::lock::HostLock;
+use crate::catalog::lock::{HostLock, Work};
 use crate::catalog::{BackupId, Listing, Manifest};
 use crate::failure::{Failure, Kind};
 use crate::source::{self, Pumped};
@@ -75,7 +75,7 @@ struct Ready {
 /// What must hold before a server is bothered: nobody else is at it, the name is ours, there is room.
 async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
     let mut ready = Ready {
-        _lock: HostLock::take(&context.state_dir, &job.name)?,
+        _lock: HostLock::take(&context.state_dir, &job.name, Work::Backup)?,
         keys_before: None,
         storages: Vec::new(),
         unfit: Vec::new(),

@@ -1,4 +1,4 @@
-//! One backup of a database at a time on this host, whoever asked for it.
+//! One piece of work of a kind at a time for a database on this host, whoever asked for it.
 //!
 //! A lock is an advisory lock on a file in the state folder: the kernel gives it back when the
 //! process ends, however it ends, so there is nothing stale to clean up. The file itself stays.
@@ -9,7 +9,33 @@ use std::path::Path;
 use super::Error;
 use crate::storage::private;
 
-/// Held while a database is being backed up on this host.
+/// What a lock is for. Different kinds do not exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A backup.
+    Backup,
+    /// Expiring sessions.
+    Sessions,
+}
+
+impl Work {
+    /// The lock file's name. A database's name has no point in it, so no two are alike.
+    fn file(self, database: &str) -> String {
+        match self {
+            Work::Backup => format!("{database}.lock"),
+            Work::Sessions => format!("{database}.sessions.lock"),
+        }
+    }
+
+    pub(super) fn doing(self) -> &'static str {
+        match self {
+            Work::Backup => "backing up",
+            Work::Sessions => "expiring sessions of",
+        }
+    }
+}
+
+/// Held while a piece of work is done for a database on this host.
 #[derive(Debug)]
 pub struct HostLock {
     // Closing it gives the lock back.
@@ -18,9 +44,9 @@ pub struct HostLock {
 
 impl HostLock {
     /// Takes the lock of a database; [`Error::Busy`] when another process has it.
-    pub fn take(state_dir: &Path, database: &str) -> Result<HostLock, Error> {
+    pub fn take(state_dir: &Path, database: &str, work: Work) -> Result<HostLock, Error> {
         let folder = state_dir.join("locks");
-        let path = folder.join(format!("{database}.lock"));
+        let path = folder.join(work.file(database));
         let fail = |action: &str, source| Error::File {
             action: format!("{action} {}", path.display()),
             source,
@@ -30,7 +56,10 @@ impl HostLock {
             private::open_or_create(&path).map_err(|error| fail("open the lock file", error))?;
         match file.try_lock() {
             Ok(()) => Ok(HostLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy(database.to_owned())),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy {
+                database: database.to_owned(),
+                work,
+            }),
             Err(TryLockError::Error(error)) => Err(fail("lock", error)),
         }
     }
@@ -49,7 +78,7 @@ mod tests {
         std::fs::create_dir(state.path().join("locks")).unwrap();
         let link = state.path().join("locks/sessions.lock");
         std::os::unix::fs::symlink(&victim, link).unwrap();
-        let taken = HostLock::take(state.path(), "sessions");
+        let taken = HostLock::take(state.path(), "sessions", Work::Backup);
         assert!(matches!(taken, Err(Error::File { .. })), "{taken:?}");
         assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
     }
@@ -57,13 +86,14 @@ mod tests {
     #[test]
     fn a_lock_is_held_once_and_given_back_when_dropped() {
         let state = tempfile::tempdir().unwrap();
-        let held = HostLock::take(state.path(), "sessions").unwrap();
+        let held = HostLock::take(state.path(), "sessions", Work::Backup).unwrap();
         assert!(matches!(
-            HostLock::take(state.path(), "sessions"),
-            Err(Error::Busy(_))
+            HostLock::take(state.path(), "sessions", Work::Backup),
+            Err(Error::Busy { .. })
         ));
-        HostLock::take(state.path(), "celery").unwrap();
+        HostLock::take(state.path(), "celery", Work::Backup).unwrap();
+        HostLock::take(state.path(), "sessions", Work::Sessions).unwrap();
         drop(held);
-        HostLock::take(state.path(), "sessions").unwrap();
+        HostLock::take(state.path(), "sessions", Work::Backup).unwrap();
     }
 }

@@ -18,6 +18,7 @@ pub mod selector;
 use crate::failure::{Failure, Kind};
 use crate::storage;
 
+use self::lock::Work;
 pub use id::BackupId;
 pub use list::{Backup, Listing};
 pub use manifest::Manifest;
@@ -60,8 +61,13 @@ pub enum Error {
         format: u64,
     },
     /// Another process works on the same database.
-    #[error("another process is backing up {0}")]
-    Busy(String),
+    #[error("another process is {} {database}", work.doing())]
+    Busy {
+        /// The database.
+        database: String,
+        /// What the other process does.
+        work: Work,
+    },
     /// A local file operation failed.
     #[error("cannot {action}")]
     File {
@@ -87,7 +93,7 @@ impl From<Error> for Failure {
             ),
             Error::Newer { .. } => Failure::new(Kind::Failed, message)
                 .hint("use the newest rdbkeeper to read it"),
-            Error::Busy(_) => {
+            Error::Busy { .. } => {
                 Failure::new(Kind::Busy, message).hint("wait until it is done, then try again")
             }
             Error::File { ref source, .. } => {

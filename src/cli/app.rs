@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{self, BackupCommand, Cli, Command, NotACommand};
+use super::args::{self, BackupCommand, Cli, Command, NotACommand, SessionsCommand};
 use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
-use super::{backup, check, man, restore, show};
+use super::{backup, check, man, restore, sessions, show};
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;
@@ -117,6 +117,8 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         }
         Command::Backup(BackupCommand::Delete(args)) => backup::delete(app, args).await,
         Command::Restore(args) => restore::restore(app, *args).await,
+        Command::Sessions(SessionsCommand::Report(args)) => sessions::report(app, args).await,
+        Command::Sessions(SessionsCommand::Expire(args)) => sessions::expire(app, args).await,
         Command::Check(args) => app.stoppable(check::check(app, args)).await,
         // These were answered before anything was started.
         Command::Completions { .. } | Command::Man => Ok(0),

@@ -4,6 +4,7 @@
 //! selector stays a text here, for what it means is the catalog's business.
 
 mod restore;
+mod sessions;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::restore::{Destination, Filters, OnConflict, RestoreArgs, Ttl};
+pub use self::sessions::{ExpireArgs, ReportArgs, SessionsCommand};
 use crate::config::{Method, Name};
 use crate::failure::{Failure, Kind};
 use crate::secret::without_passwords;
@@ -28,7 +30,7 @@ use crate::secret::without_passwords;
     arg_required_else_help = true,
     subcommand_required = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a backup is damaged, 4 no such backup,\n5 refused to protect data, 6 busy.\n\nExamples:\n  rdbkeeper backup now                            back up every configured database\n  rdbkeeper backup list                           what there is\n  rdbkeeper backup verify                         prove the newest backup of each database\n  rdbkeeper restore sessions --to redis://other   bring the newest one to another server"
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a backup is damaged, 4 no such backup,\n5 refused to protect data, 6 busy.\n\nExamples:\n  rdbkeeper backup now                            back up every configured database\n  rdbkeeper backup list                           what there is\n  rdbkeeper backup verify                         prove the newest backup of each database\n  rdbkeeper restore sessions --to redis://other   bring the newest one to another server\n  rdbkeeper sessions report                       which keys never expire, and what the rules would do"
 )]
 pub struct Cli {
     /// What holds for every command.
@@ -88,6 +90,9 @@ pub enum Command {
     ///
     /// The backup is read and checked in full before anything is written.
     Restore(Box<RestoreArgs>),
+    /// Look at the sessions that web frameworks keep, and expire the old ones
+    #[command(subcommand, arg_required_else_help = true)]
+    Sessions(SessionsCommand),
     /// Try every configured server and storage: what would happen, and what is in the way
     ///
     /// Prints the smallest ACL that each method needs, as a line for redis-cli.

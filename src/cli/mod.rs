@@ -13,5 +13,6 @@ pub mod man;
 pub mod output;
 pub mod progress;
 mod restore;
+pub mod sessions;
 mod show;
 pub mod table;

@@ -96,7 +96,8 @@ impl SessionStore {
             SessionStore::Php => r"^PHPREDIS_SESSION:[0-9a-zA-Z,-]{22,256}(?:_LOCK)?$",
             SessionStore::Rack => r"^(?:[^:]+:)*2::[0-9a-f]{64}$",
             SessionStore::Laravel => {
-                r"^[a-z0-9_-]+[_-]database[_-][a-z0-9_-]*cache[_-]:?[A-Za-z0-9]{40}$"
+                // Releases differ in what stands after `cache`: `:`, `_:`, `_` or `-`.
+                r"^[a-z0-9_-]+[_-]database[_-][a-z0-9_-]*cache(?:[_-]:?|:)[A-Za-z0-9]{40}$"
             }
             SessionStore::Spring => {
                 r"^spring:session(?::[^:]+)*:sessions:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"

@@ -200,7 +200,11 @@ fn weigh(rule: &SessionRule, facts: &KeyFacts, times: &Times, now_ms: i64) -> Ve
     if facts.expiry == Expiry::Never && end.is_some_and(|end| end <= now_ms) {
         return decided(Action::Delete, Reason::Ended);
     }
-    if times.timeout == OwnTimeout::Never {
+    // Nobody waits a hundred years: such a timeout says "for ever" with a number.
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    if matches!(times.timeout, OwnTimeout::Never)
+        || matches!(times.timeout, OwnTimeout::After(own) if own > CENTURY)
+    {
         return match facts.expiry {
             Expiry::Never => decided(Action::Report, Reason::ForEverByIntent),
             Expiry::At(_) => decided(Action::Leave, Reason::ForEverByIntent),
@@ -211,7 +215,9 @@ fn weigh(rule: &SessionRule, facts: &KeyFacts, times: &Times, now_ms: i64) -> Ve
         _ => rule.timeout,
     };
     let lifetime = millis(sliding).saturating_add(millis(stores::margin(rule.store)));
+    // An end of its own that is to come outlasts the timeout: Django's `set_expiry` with a date.
     if rule.idle
+        && end.is_none_or(|end| end <= now_ms)
         && facts
             .unused
             .is_some_and(|unused| millis(unused) > lifetime.saturating_add(grace))
@@ -225,12 +231,14 @@ fn weigh(rule: &SessionRule, facts: &KeyFacts, times: &Times, now_ms: i64) -> Ve
             if rule.missing_ttl == MissingTtl::Report {
                 return decided(Action::Report, Reason::NoTtl);
             }
-            if !stores::renews_on_use(rule.store) {
+            if !stores::renews_on_use(rule.store, times) {
                 return decided(Action::Report, Reason::NeverRenewed);
             }
-            let used = times
-                .last_access_ms
-                .map(|used| used.saturating_add(lifetime).saturating_add(grace));
+            let used = times.last_access_ms.map(|used| {
+                used.saturating_add(lifetime)
+                    .saturating_add(grace)
+                    .min(from_now)
+            });
             let at = end.or(used).unwrap_or(from_now);
             let at_ms = at.min(cap.unwrap_or(i64::MAX)).max(soonest);
             decided(Action::SetTtl { at_ms }, Reason::NoTtl)

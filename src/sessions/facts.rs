@@ -38,7 +38,7 @@ pub enum OwnTimeout {
 }
 
 /// The times that a store keeps in a session. All are Unix times in milliseconds, by the clock of the
-/// web application; those that are not plausible are left out by the readers.
+/// web application, as they stand there: the decision passes over those that cannot be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// When the session began.

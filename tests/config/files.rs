@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rdbkeeper::config::{Compression, Config, Environment, Method, StorageConfig};
+use rdbkeeper::config::{
+    Compression, Config, Environment, KeyRegex, LongTtl, Method, MissingTtl, SessionRule,
+    SessionStore, StorageConfig,
+};
 
 use super::{parse, urls, user};
 
@@ -56,7 +59,7 @@ fn the_example_and_the_reference_name_every_key_and_its_default() {
     let example = Config::parse(&path, &text, &user(), &urls).unwrap();
     // Asking for a key that does not exist lists those that do.
     let unknown = super::refused(
-        "[daemon]\nzzzz = 1\n[storage.a]\nzzzz = 1\n[[database]]\nzzzz = 1\ntls = { zzzz = 1 }",
+        "[daemon]\nzzzz = 1\n[storage.a]\nzzzz = 1\n[[database]]\nzzzz = 1\ntls = { zzzz = 1 }\n[[database.sessions]]\nzzzz = 1",
     );
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let reference = fs::read_to_string(docs).unwrap();
@@ -83,7 +86,60 @@ fn the_example_and_the_reference_name_every_key_and_its_default() {
     );
     let mut plain = plain.unwrap().databases.remove(0);
     plain.databases = Some(vec![0, 1]);
+    let pattern = KeyRegex::new("^websauna_session[0-9a-f]{64}$").unwrap();
+    let year = Duration::from_secs(365 * 86_400);
+    plain.sessions = vec![SessionRule::new(SessionStore::Pyramid, pattern, year)];
     assert_eq!(example.databases[0], plain);
+}
+
+#[test]
+fn rules_for_sessions_come_from_the_defaults_unless_a_database_has_its_own() {
+    let config = parse(
+        r#"
+        [defaults]
+        require_backup = "1d"
+        sessions_schedule = "0 */15 * * * *"
+        [[defaults.sessions]]
+        store = "django"
+        timeout = 1209600
+        [[database]]
+        name = "a"
+        url = "redis://h/1"
+        [[database]]
+        name = "b"
+        url = "redis://h/2"
+        sessions_schedule = "*/5 * * * *"
+        require_backup = 0
+        [[database.sessions]]
+        store = "flask"
+        timeout = "31d"
+        long_ttl = "shorten"
+        [[database.sessions]]
+        store = "opaque"
+        match = '^job:\d+$'
+        timeout = "2d"
+        missing_ttl = "report"
+        idle = true
+        "#,
+    )
+    .unwrap();
+    let [a, b] = config.databases.as_slice() else {
+        panic!("two databases");
+    };
+    let day = Duration::from_secs(86_400);
+    assert_eq!(a.sessions.len(), 1);
+    assert_eq!(a.sessions[0].store, SessionStore::Django);
+    assert_eq!(a.sessions[0].timeout, 14 * day);
+    assert_eq!(a.sessions_schedule.as_deref(), Some("0 */15 * * * *"));
+    assert_eq!(a.require_backup, day);
+    assert_eq!(b.sessions.len(), 2);
+    assert_eq!(b.sessions[0].long_ttl, LongTtl::Shorten);
+    assert_eq!(b.sessions[0].missing_ttl, MissingTtl::Set);
+    assert!(b.sessions[1].pattern.matches(b"job:17"));
+    assert!(!b.sessions[1].pattern.matches("job:\u{0663}".as_bytes()));
+    assert_eq!(b.sessions[1].missing_ttl, MissingTtl::Report);
+    assert!(b.sessions[1].idle);
+    assert_eq!(b.require_backup, Duration::ZERO);
 }
 
 #[test]

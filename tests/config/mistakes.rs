@@ -51,6 +51,7 @@ compresion = "zstd"
 fn each_mistake_says_what_would_be_right() {
     let mut wrong = Vec::new();
     let database = |keys: &str| format!("[[database]]\nname = \"a\"\nurl = \"redis://h\"\n{keys}");
+    let rule = |keys: &str| database(&format!("[[database.sessions]]\n{keys}"));
     for (text, part) in [
         ("", "no database is configured"),
         (
@@ -162,8 +163,59 @@ fn each_mistake_says_what_would_be_right() {
             "not supported by this version",
         ),
         (
-            &database("[[database.sessions]]\nstore = \"pyramid\""),
-            "`sessions` in [[database]] is not supported",
+            &database("sessions_schedule = \"every hour\""),
+            "`sessions_schedule` is no cron expression",
+        ),
+        (&rule("store = \"pyramid\""), "has no `timeout`"),
+        (&rule("timeout = 1"), "has no `store`"),
+        (
+            &rule("store = \"pyrmid\"\ntimeout = 1"),
+            "did you mean `pyramid`?",
+        ),
+        (
+            &rule("store = \"zope\"\ntimeout = 1"),
+            "it takes pyramid, pyramid-session-redis",
+        ),
+        (&rule("store = \"opaque\"\ntimeout = 1"), "needs `match`"),
+        (
+            &rule("store = \"flask\"\ntimeout = 0"),
+            "`timeout` is at least one second",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\nmatch = 'session:['"),
+            "`match` is no regex",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\nmatch = '.*'"),
+            "`match` takes every key",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\nmax_age = \"1d\""),
+            "`flask` does not keep that",
+        ),
+        (
+            &rule("store = \"spring\"\ntimeout = 1\nidle = true"),
+            "`idle` has nothing to add",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = \"200d\"\nidle = true"),
+            "up to 180 days",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\nmissing_ttl = \"delete\""),
+            "`delete` is not `set` or `report`",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\nlong_ttl = \"cut\""),
+            "`cut` is not `keep` or `shorten`",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\ntime_out = 2"),
+            "unknown key `time_out` in [[database.sessions]]; did you mean `timeout`?",
+        ),
+        (
+            &database("[database.sessions]\nstore = \"flask\""),
+            "written [[database.sessions]]",
         ),
         (
             &database("[daemon]\nlisten = \"127.0.0.1:1\""),

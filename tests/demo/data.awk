@@ -26,7 +26,8 @@ BEGIN {
   srand(7)
   select_db(1)
   for (i = 0; i < sessions; i++) {
-    created = now - int(rand() * 86400 * 60)
+    # One in fifty began more than a year ago.
+    created = now - int(rand() * 86400 * 60) - (i % 50 == 10 ? 86400 * 400 : 0)
     # The pickle of {"managed_dict": {...}, "created": ..., "timeout": ...}, protocol 0.
     pickle = "(dp0\nVmanaged_dict\np1\n(dp2\nVcsrf_token\np3\nV" hex(40) "\np4\nsVuser_id\np5\nI" i \
       "\nsVlast_page\np6\nV/shop/category/" int(rand() * 40) "/item/" int(rand() * 5000) "\np7\nsVcart\np8\n(lp9\nI" \
@@ -35,6 +36,8 @@ BEGIN {
     # One in five was left without an expiry, as old clients do.
     set("websauna_session" hex(64), pickle, (i % 5) ? 31536000 - int(rand() * 86400 * 30) : 0)
   }
+  # The site's own check at its start: it looks like a session, and is none.
+  set("websauna_session_test", "success", 0)
   for (i = 0; i < sessions / 20; i++) {
     body = "<html><head><title>Category " i "</title></head><body>"
     for (j = 0; j < 20; j++) body = body "<div class=\"item\"><a href=\"/item/" int(rand() * 5000) "\">" hex(12) "</a></div>"
@@ -50,7 +53,8 @@ BEGIN {
     arg[1] = "LPUSH"; arg[2] = "celery"; n = 3
     arg[3] = "{\"body\": \"W1tdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsfV0=\", \"content-encoding\": \"utf-8\", \"headers\": {\"lang\": \"py\", \"task\": \"shop.tasks.mail\", \"id\": \"" id "\", \"retries\": 0}, \"properties\": {\"delivery_tag\": \"" uuid() "\"}}"
     command()
-    set("celery-task-meta-" uuid(), "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": [], \"date_done\": \"2026-11-22T10:00:00.000000+00:00\", \"task_id\": \"" id "\"}", 86400 - int(rand() * 3600))
+    # One in four is kept for ever: result_expires was None for a while.
+    set("celery-task-meta-" uuid(), "{\"status\": \"SUCCESS\", \"result\": null, \"traceback\": null, \"children\": [], \"date_done\": \"2026-11-22T10:00:00.000000+00:00\", \"task_id\": \"" id "\"}", (i % 4) ? 86400 - int(rand() * 3600) : 0)
   }
   arg[1] = "SADD"; arg[2] = "_kombu.binding.celery"; arg[3] = "celery\006\026\006\026celery"; n = 3; command()
   for (i = 0; i < 20; i++) {

@@ -139,13 +139,26 @@ spool_dir = "spool"
 kind = "local"
 path = "backups"
 
+[defaults]
+require_backup = "1d"
+
 [[database]]
 name = "sessions"
 url  = "redis://127.0.0.1:$site/1"
 
+[[database.sessions]]
+store   = "pyramid"
+match   = '^websauna_session[0-9a-f]{64}\$'
+timeout = "365d"
+max_age = "365d"
+
 [[database]]
 name = "celery"
 url  = "redis://127.0.0.1:$site/3"
+
+[[database.sessions]]
+store   = "celery"
+timeout = "1d"
 TOML
 show_file rdbkeeper.toml
 
@@ -221,6 +234,27 @@ start_server third
 run "$cli" -p "$port" info keyspace
 run "$cli" -p "$port" -n 3 llen celery
 [ "$("$cli" -p "$port" -n 3 llen celery)" = "$("$cli" -p "$site" -n 3 llen celery)" ] || fail "the queue differs"
+
+heading "Old sessions: which keys never expire?"
+run rdbkeeper sessions report
+
+heading "Expire them, by the rules of the configuration: first as a dry run"
+queued=$("$cli" -p "$site" -n 3 llen celery)
+run rdbkeeper sessions expire --dry-run
+run rdbkeeper sessions expire
+say "" "And now?"
+run rdbkeeper sessions report
+say "" "What is no session is as it was:"
+run "$cli" -p "$site" -n 1 ttl websauna_session_test
+run "$cli" -p "$site" -n 1 ttl throttle_login
+run "$cli" -p "$site" -n 3 llen celery
+for key in websauna_session_test throttle_login; do
+  [ "$("$cli" -p "$site" -n 1 ttl "$key")" = -1 ] || fail "$key was touched"
+done
+[ "$("$cli" -p "$site" -n 3 llen celery)" = "$queued" ] || fail "the queue was touched"
+# Beside sessions three keys of database 1 and four of database 3 have no TTL.
+without=$("$cli" -p "$site" info keyspace | tr -d '\r' | awk -F'[:,=]' '/^db[13]:/ { n += $3 - $5 } END { print n }')
+[ "$without" -le 7 ] || fail "$without keys are still without TTL"
 
 heading "Done, in $((SECONDS - began)) seconds"
 end_servers

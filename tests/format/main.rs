@@ -12,4 +12,5 @@ mod edges;
 mod live;
 mod made;
 mod properties;
+mod sessions;
 mod support;

@@ -274,7 +274,12 @@ impl Drop for Machine {
     }
 }
 
-const PAGES: [&str; 3] = ["README.md", "docs/restore.md", "docs/configuration.md"];
+const PAGES: [&str; 4] = [
+    "README.md",
+    "docs/restore.md",
+    "docs/configuration.md",
+    "docs/sessions.md",
+];
 
 #[test]
 fn every_configuration_in_the_documentation_parses() {
@@ -426,6 +431,47 @@ fn every_command_of_the_reference_works_as_a_user_with_the_fewest_rights() {
         return;
     };
     assert!(ran.stdout.contains("by replication"), "{}", ran.stdout);
+}
+
+#[test]
+fn every_command_of_the_page_on_sessions_works_and_leaves_none_without_ttl() {
+    let page = "docs/sessions.md";
+    if !has(page, &["bash", "ps", "redis-cli"]) {
+        return;
+    }
+    let machine = Machine::start(servers::usual());
+    let mut client = machine.client();
+    client.select(1);
+    // The envelope of pyramid_redis_sessions, as JSON; one in ten began two years ago.
+    let now = jiff::Timestamp::now().as_second();
+    for number in 0..100 {
+        let created = now
+            - if number % 10 == 0 {
+                2 * 365 * 86_400
+            } else {
+                3600
+            };
+        let value =
+            format!("{{\"managed_dict\": {{}}, \"created\": {created}.5, \"timeout\": 31536000}}");
+        client.run(cmd!["SET", format!("websauna_session{number:064x}"), value]);
+    }
+    client.run(cmd!["SET", "websauna_session_test", "success"]);
+    // Only the page's own configuration counts here, not those of the frameworks after it.
+    let ran = machine.run(page, "");
+    assert!(
+        ran.stdout.contains("[[database.sessions]]"),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(client.run(cmd!["DBSIZE"]).int(), 91);
+    let without = (0..100)
+        .filter(|number| {
+            let key = format!("websauna_session{number:064x}");
+            client.run(cmd!["TTL", key]).int() == -1
+        })
+        .count();
+    assert_eq!(without, 0);
+    assert_eq!(client.run(cmd!["TTL", "websauna_session_test"]).int(), -1);
 }
 
 #[test]

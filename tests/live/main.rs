@@ -9,6 +9,8 @@
 
 mod support;
 
+mod clients;
+mod commands_sessions;
 mod crash;
 mod damage;
 mod docs;

@@ -6,8 +6,11 @@
 //! by the store. Both are [`Unreadable`], and whoever reads them leaves them alone.
 
 mod datum;
+mod express;
+mod php;
 mod pickle;
 mod python;
+mod rack;
 pub mod spring;
 
 use std::time::Duration;
@@ -22,10 +25,17 @@ pub fn reads_values(store: SessionStore) -> bool {
     !matches!(store, SessionStore::Opaque)
 }
 
-/// Whether the framework renews a session's TTL when it is used. Where it does not (connect-redis with
-/// `disableTTL` is the only way to a key without TTL), a TTL from outside would end sessions that are in use.
-pub fn renews_on_use(store: SessionStore) -> bool {
-    store != SessionStore::Express
+/// Whether the framework renews the TTL of a session without one when it is used, or writes its end into it. Where
+/// it does neither, a TTL from outside would end sessions that are in use:
+/// - connect-redis leaves out the TTL with `disableTTL` alone, and then never sends one;
+/// - pyramid_session_redis does so with `set_redis_ttl = false`. By default the session then has its end in it, which
+///   is renewed; with `python_expires = false` it has none.
+pub fn renews_on_use(store: SessionStore, times: &Times) -> bool {
+    match store {
+        SessionStore::Express => false,
+        SessionStore::PyramidSessionRedis => times.ends_ms.is_some(),
+        _ => true,
+    }
 }
 
 /// What the framework itself adds to a session's timeout when it sets the TTL of its key.
@@ -92,8 +102,14 @@ pub fn read_text(store: SessionStore, value: &[u8]) -> Result<Times, Unreadable>
         SessionStore::Pyramid => python::read_pyramid(value),
         SessionStore::PyramidSessionRedis => python::read_pyramid_session_redis(value),
         SessionStore::Django => python::read_django(value),
+        SessionStore::Flask => python::read_flask(value),
+        SessionStore::Express => express::read(value),
+        SessionStore::Php => php::read_php(value),
+        SessionStore::Rack => rack::read(value),
+        SessionStore::Laravel => php::read_laravel(value),
         SessionStore::Spring => Err(Unreadable::WrongType),
-        _ => Ok(Times::default()),
+        SessionStore::Celery => Ok(python::read_celery(value)),
+        SessionStore::Opaque => Ok(Times::default()),
     }
 }
 

@@ -1,6 +1,10 @@
 //! What Python's session libraries write: one dictionary, as a pickle, as JSON, or as zlib of either.
 
+use std::io::ErrorKind;
+
 use flate2::{Decompress, FlushDecompress, Status};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::datum::{Datum, iso_ms, json_members};
 use super::pickle::{Pickle, Plain};
@@ -8,6 +12,8 @@ use crate::sessions::facts::{OwnTimeout, Times, Unreadable};
 
 /// The most that a compressed value may come to.
 const LARGEST: usize = 16 << 20;
+/// How deep msgpack may be nested: its reader recurses.
+const DEEPEST: usize = 128;
 
 /// `pyramid_redis_sessions`: `{'managed_dict': {…}, 'created': seconds, 'timeout': seconds}`.
 pub(super) fn read_pyramid(value: &[u8]) -> Result<Times, Unreadable> {
@@ -64,6 +70,48 @@ pub(super) fn read_django(value: &[u8]) -> Result<Times, Unreadable> {
         Some(seconds) => times.timeout = seconds.timeout()?,
     }
     Ok(times)
+}
+
+/// Flask-Session: the session's own dictionary, as msgpack (0.8), a pickle (before), or JSON. No times stand in it.
+pub(super) fn read_flask(value: &[u8]) -> Result<Times, Unreadable> {
+    match value {
+        // An empty map; before anything else it is the first opcode of a pickle.
+        [0x80] => {}
+        [0x81..=0x8f | 0xde | 0xdf, ..] => walk_msgpack(value)?,
+        _ => {
+            let [] = read_plain(value, [])?;
+        }
+    }
+    Ok(Times::default())
+}
+
+/// Walks one value of msgpack, which must be all.
+fn walk_msgpack(value: &[u8]) -> Result<(), Unreadable> {
+    let mut walker = rmp_serde::Deserializer::from_read_ref(value);
+    walker.set_max_depth(DEEPEST);
+    IgnoredAny::deserialize(&mut walker).map_err(|_| Unreadable::Format)?;
+    // Nothing follows: the next value has no first byte.
+    match IgnoredAny::deserialize(&mut walker) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(end))
+            if end.kind() == ErrorKind::UnexpectedEof =>
+        {
+            Ok(())
+        }
+        _ => Err(Unreadable::Format),
+    }
+}
+
+/// Celery: a result, in JSON unless configured otherwise. `date_done` is its beginning: from then on it waits to be
+/// fetched. A result in another notation has no times.
+pub(super) fn read_celery(value: &[u8]) -> Times {
+    let created_ms = match json_members(value, ["date_done"]) {
+        Ok([Some(Datum::Text(date))]) => iso_ms(&date),
+        _ => None,
+    };
+    Times {
+        created_ms,
+        ..Times::default()
+    }
 }
 
 /// The values that the dictionary has for some keys.

@@ -1,0 +1,48 @@
+//! The commands below `sessions`.
+
+use clap::{Args, Subcommand};
+
+use crate::config::Name;
+
+/// The commands below `sessions`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// Which keys never expire, and what the rules would do; writes nothing
+    ///
+    /// For each rule what it would do, how long sessions still live, and how old the oldest is; for the whole
+    /// database which prefixes never expire, and the bytes they hold. Where keys look like sessions and no rule
+    /// takes them, it prints a rule to begin with. It needs no more than the right to read.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper sessions report\n  rdbkeeper sessions report sessions --json"
+    )]
+    Report(ReportArgs),
+    /// Do what the rules say: TTLs for sessions without, an end for those that are over
+    ///
+    /// A session that could still be used is not deleted. A value that cannot be read is left, and counted.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper sessions expire --dry-run\n  rdbkeeper sessions expire sessions"
+    )]
+    Expire(ExpireArgs),
+}
+
+/// `sessions report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// The databases; every configured one when none is given
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Name>,
+    /// Show key names whole; a session's key is a login token
+    #[arg(long)]
+    pub show_keys: bool,
+}
+
+/// `sessions expire`.
+#[derive(Clone, Debug, Args)]
+pub struct ExpireArgs {
+    /// The databases; every one that has rules when none is given
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Name>,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}

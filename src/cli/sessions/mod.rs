@@ -1,0 +1,180 @@
+//! `sessions report`, `sessions expire`.
+
+mod report_text;
+mod tally_text;
+
+use serde_json::{Value, json};
+
+use super::args::{ExpireArgs, ReportArgs};
+use super::context::{App, interrupted};
+use super::output::error_json;
+use super::progress::Unit;
+use crate::config::{DatabaseConfig, Name};
+use crate::failure::{Failure, Kind};
+use crate::meter::Meter;
+use crate::selection::KeyNames;
+use crate::sessions::journey;
+use crate::sessions::report::{Report, ReportDocument};
+use crate::sessions::sweep::{self, Mode};
+use crate::sessions::tally::Tally;
+use crate::setup;
+
+/// What came of one configured database: its JSON, and its text.
+type Told = (Value, String);
+
+/// `sessions report`.
+pub(super) async fn report(app: &App, args: ReportArgs) -> Result<u8, Failure> {
+    let names: Vec<String> = args.names.iter().map(Name::to_string).collect();
+    let databases = setup::databases(&app.config, &names)?;
+    let keys = if args.show_keys {
+        KeyNames::Shown
+    } else {
+        KeyNames::Masked
+    };
+    let mut run = Run::new(app, databases.len());
+    for database in databases {
+        let name = database.name.as_str();
+        let told = report_one(app, database, keys).await;
+        run.add(
+            name,
+            told.map_err(|failure| failure.context(format!("no report on {name}"))),
+        )?;
+    }
+    run.end()
+}
+
+async fn report_one(app: &App, database: &DatabaseConfig, keys: KeyNames) -> Result<Told, Failure> {
+    let meter = Meter::default();
+    let job = setup::sweep(&app.config, database, Mode::Report, &app.cancel, &meter)?;
+    let mut report = Report::new(&job.rules);
+    let work = sweep::sweep(job, &mut report);
+    let swept = app
+        .with_progress("looking at keys", Unit::Keys, &meter, work)
+        .await?;
+    warn(database, &swept.warnings);
+    for visited in &swept.databases {
+        report.visit(visited.db);
+    }
+    let document = ReportDocument::new(database.name.as_str(), &swept, report, keys);
+    let text = report_text::text(&document, &|paint, text| app.output.paint(paint, text));
+    Ok((serde_json::to_value(&document).unwrap_or_default(), text))
+}
+
+/// `sessions expire`.
+pub(super) async fn expire(app: &App, args: ExpireArgs) -> Result<u8, Failure> {
+    let names: Vec<String> = args.names.iter().map(Name::to_string).collect();
+    let mut databases = setup::databases(&app.config, &names)?;
+    if names.is_empty() {
+        databases.retain(|database| !database.sessions.is_empty());
+        if databases.is_empty() {
+            return Err(without_rules("no database has rules for sessions"));
+        }
+    }
+    let mut run = Run::new(app, databases.len());
+    for database in databases {
+        let name = database.name.as_str();
+        let told = expire_one(app, database, args.dry_run).await;
+        run.add(
+            name,
+            told.map_err(|failure| {
+                failure.context(format!("the sessions of {name} are not expired"))
+            }),
+        )?;
+    }
+    run.end()
+}
+
+async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Result<Told, Failure> {
+    if database.sessions.is_empty() {
+        return Err(without_rules("it has no rules for sessions"));
+    }
+    let mode = if dry_run { Mode::DryRun } else { Mode::Expire };
+    let meter = Meter::default();
+    let job = setup::sweep(&app.config, database, mode, &app.cancel, &meter)?;
+    let conditions = setup::conditions(&app.config, database)?;
+    let mut tally = Tally::new(&job.rules);
+    let work = async {
+        match mode {
+            Mode::Expire => journey::expire(job, &conditions, &mut tally).await,
+            _ => Ok(sweep::sweep(job, &mut tally).await?),
+        }
+    };
+    let swept = app
+        .with_progress("expiring sessions", Unit::Keys, &meter, work)
+        .await;
+    let document = tally.document(database.name.as_str(), dry_run);
+    let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
+    match swept {
+        Ok(swept) => {
+            warn(database, &swept.warnings);
+            Ok((serde_json::to_value(&document).unwrap_or_default(), text))
+        }
+        Err(failure) if tally.done() > 0 => Err(failure.cause(format!(
+            "{} keys had been done by then; what is done is done",
+            tally.done()
+        ))),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn without_rules(message: &str) -> Failure {
+    Failure::new(Kind::Config, message)
+        .hint("write [[database.sessions]]; `rdbkeeper sessions report` suggests what")
+}
+
+fn warn(database: &DatabaseConfig, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(database = database.name.as_str(), "{warning}");
+    }
+}
+
+/// The results of one command over several databases: one that fails does not keep the others from being done.
+struct Run<'a> {
+    app: &'a App,
+    asked: usize,
+    code: u8,
+    documents: Vec<Value>,
+    texts: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    fn new(app: &'a App, asked: usize) -> Run<'a> {
+        Run {
+            app,
+            asked,
+            code: 0,
+            documents: Vec::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    /// Takes what came of a database. One alone fails as itself, and a signal ends the run.
+    fn add(&mut self, name: &str, told: Result<Told, Failure>) -> Result<(), Failure> {
+        match told {
+            Ok((document, text)) => {
+                self.documents.push(document);
+                self.texts.push(text);
+            }
+            Err(failure) if self.asked == 1 || failure.kind == Kind::Interrupted => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                self.code = 1;
+                self.documents
+                    .push(json!({ "database": name, "error": error_json(&failure) }));
+                if !self.app.output.is_json() {
+                    self.app.output.tell(&failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<u8, Failure> {
+        self.app.result(&self.documents, self.texts.join("\n"))?;
+        if self.app.cancel.is_cancelled() {
+            return Err(interrupted());
+        }
+        Ok(self.code)
+    }
+}

@@ -1,0 +1,596 @@
+//! What an operator reads before anything is done: the rules, lifetimes, what never expires, what to write.
+//!
+//! An observer of a sweep that writes nothing. Its memory is bounded whatever the data: counters, some thousand
+//! prefixes, and one key a rule. What is said from a sample says how large it was.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::facts::{Expiry, Value};
+use super::histogram::Histogram;
+use super::observe::{Found, Observer, Seen, Wish};
+use super::prefix::{cut, masked};
+use super::prefixes::Prefixes;
+use super::suggest::Classes;
+use super::sweep::Swept;
+use super::tally::{Tally, expiry};
+use crate::config::SessionRule;
+use crate::selection::{KeyNames, shown};
+
+pub use super::prefixes::{OtherPrefixes, PrefixCounts};
+pub use super::sample::KeysHeld;
+pub use super::suggest::{Suggestion, TimeoutFrom};
+pub use super::tally::{RuleCounts, RuleFacts};
+
+/// Of the keys with TTL that a rule takes so many are read at first, then one in so many, up to a bound.
+const FIRST: u64 = 64;
+const ONE_IN: u64 = 100;
+const AT_MOST: u64 = 4000;
+
+/// The observer.
+#[derive(Clone, Debug)]
+pub struct Report {
+    rules: Vec<SessionRule>,
+    databases: Vec<(u32, Database)>,
+    /// Where the database is that was seen last.
+    current: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Database {
+    tally: Tally,
+    lives: Vec<Lives>,
+    with_ttl: u64,
+    prefixes: Prefixes,
+    classes: Classes,
+}
+
+/// What is known of one rule's sessions beyond the counts.
+#[derive(Clone, Debug, Default)]
+struct Lives {
+    keeps_creation: bool,
+    asked: u64,
+    sampled: u64,
+    dated: u64,
+    ttl: Histogram,
+    oldest: Option<(i64, Vec<u8>)>,
+}
+
+impl Report {
+    /// A report on a sweep with these rules.
+    pub fn new(rules: &[SessionRule]) -> Report {
+        Report {
+            rules: rules.to_vec(),
+            databases: Vec::new(),
+            current: 0,
+        }
+    }
+
+    fn database(&mut self, db: u32) -> &mut Database {
+        if self.databases.get(self.current).map(|(db, _)| *db) != Some(db) {
+            let known = self.databases.iter().position(|(known, _)| *known == db);
+            self.current = known.unwrap_or(self.databases.len());
+            if known.is_none() {
+                self.databases.push((db, Database::new(&self.rules)));
+            }
+        }
+        &mut self.databases[self.current].1
+    }
+
+    /// Makes sure that a database is reported although it has no key.
+    pub fn visit(&mut self, db: u32) {
+        let _ = self.database(db);
+    }
+
+    /// The findings by database, in the order of their numbers. `now_ms` is the server's time.
+    pub fn finish(mut self, names: KeyNames, now_ms: i64) -> Vec<DatabaseReport> {
+        self.databases.sort_by_key(|(db, _)| *db);
+        let finish = |(db, found): (u32, Database)| found.finish(db, names, now_ms);
+        self.databases.into_iter().map(finish).collect()
+    }
+}
+
+impl Observer for Report {
+    fn wish(&mut self, found: &Found<'_>) -> Wish {
+        self.database(found.db).wish(found)
+    }
+
+    fn seen(&mut self, seen: &Seen<'_>) {
+        self.database(seen.found.db).seen(seen);
+    }
+}
+
+impl Database {
+    fn new(rules: &[SessionRule]) -> Database {
+        let lives = |rule: &SessionRule| Lives {
+            keeps_creation: rule.store.keeps_creation(),
+            ..Lives::default()
+        };
+        Database {
+            tally: Tally::new(rules),
+            lives: rules.iter().map(lives).collect(),
+            with_ttl: 0,
+            prefixes: Prefixes::default(),
+            classes: Classes::default(),
+        }
+    }
+
+    fn wish(&mut self, found: &Found<'_>) -> Wish {
+        let with_ttl = matches!(found.expiry, Some(Expiry::At(_)));
+        let lives = found.rule.and_then(|rule| self.lives.get_mut(rule));
+        if let Some(lives) = lives {
+            let value = lives.wish();
+            let bytes = !with_ttl && self.prefixes.wish(&cut(found.key));
+            return Wish { bytes, value };
+        }
+        let cut = cut(found.key);
+        Wish {
+            bytes: !with_ttl && self.prefixes.wish(&cut),
+            value: self.classes.wish(&cut),
+        }
+    }
+
+    fn seen(&mut self, seen: &Seen<'_>) {
+        self.tally.seen(seen);
+        let Found { key, rule, .. } = seen.found;
+        let expiry = expiry(seen);
+        let cut = cut(key);
+        self.prefixes.add(&cut, expiry, seen.bytes);
+        self.with_ttl += u64::from(matches!(expiry, Some(Expiry::At(_))));
+        match rule.and_then(|rule| self.lives.get_mut(rule)) {
+            Some(lives) => lives.seen(seen, expiry),
+            None => self.classes.add(key, &cut, expiry, seen.raw, seen.now_ms),
+        }
+    }
+
+    fn finish(self, db: u32, names: KeyNames, now_ms: i64) -> DatabaseReport {
+        let without_ttl = self.prefixes.without_ttl();
+        let prefixes = self.prefixes.finish();
+        let rules = self.tally.counts().into_iter().zip(self.lives);
+        let rules = rules.map(|(counts, lives)| RuleReport {
+            counts,
+            ttl: lives.ttl,
+            oldest: lives.finish(names, now_ms),
+        });
+        DatabaseReport {
+            db,
+            keys: self.tally.scanned(),
+            with_ttl: self.with_ttl,
+            without_ttl,
+            rules: rules.collect(),
+            unmatched: self.tally.unmatched(),
+            prefixes: prefixes.listed,
+            other_prefixes: prefixes.others,
+            suggestions: self.classes.finish(),
+        }
+    }
+}
+
+impl Lives {
+    fn wish(&mut self) -> bool {
+        if !self.keeps_creation || self.sampled >= AT_MOST {
+            return false;
+        }
+        self.asked += 1;
+        let wish = self.asked <= FIRST || self.asked.is_multiple_of(ONE_IN);
+        self.sampled += u64::from(wish);
+        wish
+    }
+
+    fn seen(&mut self, seen: &Seen<'_>, expiry: Option<Expiry>) {
+        if let Some(expiry) = expiry {
+            self.ttl.add(expiry, seen.now_ms);
+        }
+        let Some(Value::Read(times)) = seen.facts.map(|facts| facts.value) else {
+            return;
+        };
+        // Before 2000 there were none of these, and tomorrow's are not yet there.
+        const YEAR_2000_MS: i64 = 946_684_800_000;
+        const DAY_MS: i64 = 86_400_000;
+        let plausible = YEAR_2000_MS..=seen.now_ms.saturating_add(DAY_MS);
+        let Some(created) = times.created_ms.filter(|time| plausible.contains(time)) else {
+            return;
+        };
+        self.dated += 1;
+        if self
+            .oldest
+            .as_ref()
+            .is_none_or(|(oldest, _)| created < *oldest)
+        {
+            self.oldest = Some((created, seen.found.key.to_vec()));
+        }
+    }
+
+    fn finish(self, names: KeyNames, now_ms: i64) -> Option<Oldest> {
+        let (created, key) = self.oldest?;
+        let created_at = Timestamp::from_millisecond(created).ok()?;
+        let age = u64::try_from(now_ms.saturating_sub(created)).unwrap_or(0) / 1000;
+        let key = match names {
+            KeyNames::Masked => masked(&key),
+            KeyNames::Shown => shown(&key, names),
+        };
+        Some(Oldest {
+            created_at,
+            age,
+            read: self.dated,
+            key,
+        })
+    }
+}
+
+/// What `sessions report` says of one configured database.
+///
+/// ```json
+/// { "database": "sessions", "address": "localhost:6379", "server": "redis 7.0.15", "at": "2026-11-22T21:43:53Z",
+///   "databases": [ { "db": 1, … } ] }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReportDocument {
+    /// Its name in the configuration.
+    pub database: String,
+    /// Where the server is.
+    pub address: String,
+    /// What it is; `null` where the user may not ask.
+    pub server: Option<String>,
+    /// When the report was made, by the server's clock.
+    pub at: Timestamp,
+    /// The findings by database number.
+    pub databases: Vec<DatabaseReport>,
+}
+
+impl ReportDocument {
+    /// The document of a sweep that came to its end.
+    pub fn new(database: &str, swept: &Swept, report: Report, names: KeyNames) -> ReportDocument {
+        ReportDocument {
+            database: database.to_owned(),
+            address: swept.address.clone(),
+            server: swept.server.clone(),
+            at: Timestamp::from_millisecond(swept.finished_ms).unwrap_or(Timestamp::UNIX_EPOCH),
+            databases: report.finish(names, swept.finished_ms),
+        }
+    }
+}
+
+/// The findings on one database number.
+///
+/// ```json
+/// { "db": 1, "keys": 2104233, "with_ttl": 102856,
+///   "without_ttl": { "keys": 2001377, "bytes": 1300895050, "bytes_error": 270000, "sampled": 31302 },
+///   "rules": [ … ], "unmatched": 121,
+///   "prefixes": [ { "prefix": "websauna_session*", "keys": 2104112, "with_ttl": 102772, "without_ttl": { … } } ],
+///   "other_prefixes": { "prefixes": 3, "keys": 7, "with_ttl": 0, "without_ttl": { … } },
+///   "suggestions": [ … ] }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DatabaseReport {
+    /// Its number.
+    pub db: u32,
+    /// Its keys.
+    pub keys: u64,
+    /// Those with a TTL.
+    pub with_ttl: u64,
+    /// Those that never expire.
+    pub without_ttl: KeysHeld,
+    /// What each rule would do, in the order of the configuration.
+    pub rules: Vec<RuleReport>,
+    /// The keys that no rule takes.
+    pub unmatched: u64,
+    /// Key prefixes, those first whose keys without TTL hold the most; at most 20.
+    pub prefixes: Vec<PrefixCounts>,
+    /// All other prefixes.
+    pub other_prefixes: OtherPrefixes,
+    /// Rules that could be written for keys that none takes.
+    pub suggestions: Vec<Suggestion>,
+}
+
+/// What a rule would do, and what it would do it to: the members of [`RuleCounts`], and
+///
+/// ```json
+/// { "ttl": { "no_ttl": 900, "up_to_1h": 5, "up_to_1d": 0, "up_to_7d": 0, "up_to_30d": 10, "up_to_1y": 85, "more": 0 },
+///   "oldest": { "created_at": "2019-03-01T08:00:00Z", "age": 243700000, "read": 964, "key": "\"websauna_session…\" (80 bytes)" } }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleReport {
+    /// What would be done.
+    #[serde(flatten)]
+    pub counts: RuleCounts,
+    /// Its keys by what is left of their lifetime.
+    pub ttl: Histogram,
+    /// The oldest session of those that were read; `null` where none says when it began.
+    pub oldest: Option<Oldest>,
+}
+
+/// The oldest session that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Oldest {
+    /// When it began, by the clock of the application.
+    pub created_at: Timestamp,
+    /// How long ago that is, in seconds.
+    pub age: u64,
+    /// How many sessions with such a time were read. The others may be older.
+    pub read: u64,
+    /// Its key, masked unless asked for.
+    pub key: String,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{KeyRegex, SessionStore};
+    use crate::sessions::{Action, Decision, KeyFacts, Outcome, Reason, Role, Times, tally};
+
+    const NOW: i64 = 1_795_383_092_461;
+    const DAY_MS: i64 = 86_400_000;
+
+    fn rules() -> Vec<SessionRule> {
+        let pattern = KeyRegex::new("^websauna_session[0-9a-f]{64}$").unwrap();
+        let year = Duration::from_secs(31_536_000);
+        vec![SessionRule::new(SessionStore::Pyramid, pattern, year)]
+    }
+
+    /// Gives a key to a report as a sweep does. Returns what was wished for.
+    fn show(report: &mut Report, db: u32, key: &[u8], expiry: Expiry, created: i64) -> Wish {
+        let session = report.rules.first();
+        let rule = session.and_then(|rule| rule.pattern.matches(key).then_some(0));
+        let found = Found {
+            db,
+            key,
+            rule,
+            expiry: Some(expiry),
+        };
+        let wish = report.wish(&found);
+        let never = expiry == Expiry::Never;
+        let value = if never || wish.value {
+            Value::Read(Times {
+                created_ms: Some(created),
+                ..Times::default()
+            })
+        } else {
+            Value::NotRead
+        };
+        let (action, reason, outcome) = if never {
+            let set = Action::SetTtl { at_ms: NOW };
+            (set, Reason::NoTtl, Outcome::Would)
+        } else {
+            (Action::Leave, Reason::TtlInOrder, Outcome::Nothing)
+        };
+        report.seen(&Seen {
+            found,
+            now_ms: NOW,
+            facts: rule.map(|_| KeyFacts {
+                role: Role::Session,
+                expiry,
+                value,
+                unused: None,
+            }),
+            decision: rule.map(|_| Decision { action, reason }),
+            outcome,
+            bytes: wish.bytes.then_some(key.len() as u64 * 10),
+            raw: None,
+        });
+        wish
+    }
+
+    fn number(seed: u64) -> u64 {
+        let mut hash = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+
+    /// An ID as a framework makes it: so long, of these letters.
+    fn id(seed: u64, length: u64, letters: &[u8]) -> String {
+        let pick = |at| letters[(number(seed * 1000 + at) % letters.len() as u64) as usize];
+        (0..length).map(|at| char::from(pick(at))).collect()
+    }
+
+    const HEX: &[u8] = b"0123456789abcdef";
+    const SMALL: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    const ALNUM: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    const URL: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+
+    #[test]
+    fn a_million_keys_are_counted_and_few_are_asked_about() {
+        let mut report = Report::new(&rules());
+        let (mut bytes, mut values) = (0, 0);
+        for n in 0..1_000_000_u64 {
+            let key = format!(
+                "websauna_session{:016x}{:016x}{n:032x}",
+                number(n),
+                number(!n)
+            );
+            let expiry = if n % 10 == 0 {
+                Expiry::At(NOW + DAY_MS)
+            } else {
+                Expiry::Never
+            };
+            let wish = show(
+                &mut report,
+                1,
+                key.as_bytes(),
+                expiry,
+                NOW - 1000 * n as i64,
+            );
+            bytes += u64::from(wish.bytes);
+            values += u64::from(wish.value);
+        }
+        assert!(bytes < 20_000 && values <= AT_MOST, "{bytes}, {values}");
+        let found = &report.finish(KeyNames::Masked, NOW)[0];
+        assert_eq!(
+            (found.db, found.keys, found.with_ttl),
+            (1, 1_000_000, 100_000)
+        );
+        assert_eq!(found.without_ttl.bytes, Some(900_000 * 800));
+        let rule = &found.rules[0];
+        assert_eq!((rule.ttl.no_ttl, rule.ttl.up_to_1d), (900_000, 100_000));
+        let oldest = rule.oldest.as_ref().unwrap();
+        assert_eq!(oldest.age, 999_999);
+        assert_eq!(oldest.key, "\"websauna_session…\" (80 bytes)");
+        assert!(oldest.read >= 900_000);
+        let prefixes: Vec<&str> = found
+            .prefixes
+            .iter()
+            .map(|row| row.prefix.as_str())
+            .collect();
+        assert_eq!(prefixes, ["websauna_session*"]);
+        assert_eq!(found.prefixes[0].without_ttl, found.without_ttl);
+    }
+
+    #[test]
+    fn nothing_that_is_shown_holds_five_letters_of_an_id() {
+        let makers: [(&str, u64, &[u8]); 12] = [
+            ("", 64, HEX),
+            ("websauna_session", 64, HEX),
+            ("", 43, URL),
+            ("session:", 43, URL),
+            ("session_", 43, URL),
+            ("", 32, SMALL),
+            (":1:django.contrib.sessions.cache", 32, SMALL),
+            ("", 32, URL),
+            ("sess:", 32, URL),
+            ("", 64, URL),
+            ("PHPREDIS_SESSION:", 26, SMALL),
+            ("laravel_database_laravel_cache_", 40, ALNUM),
+        ];
+        let mut report = Report::new(&[]);
+        let mut parts = std::collections::HashSet::new();
+        for (kind, (prefix, length, letters)) in makers.into_iter().enumerate() {
+            for n in 0..2_000 {
+                let id = id(n * 100 + kind as u64, length, letters);
+                // By chance alone an ID may hold five digits of another.
+                parts.extend(id.as_bytes().windows(5).map(<[u8]>::to_vec));
+                let key = format!("{prefix}{id}");
+                show(&mut report, 0, key.as_bytes(), Expiry::Never, NOW);
+            }
+        }
+        let found = &report.finish(KeyNames::Masked, NOW)[0];
+        assert_eq!(found.keys, 24_000);
+        let known = makers.map(|(prefix, _, _)| prefix);
+        for row in &found.prefixes {
+            let name = row.prefix.trim_end_matches('*');
+            // The pieces of words may be in an ID too; what is more than the true prefix must not.
+            let extra = known
+                .iter()
+                .filter_map(|known| name.strip_prefix(known))
+                .min_by_key(|extra| extra.len())
+                .unwrap_or(name);
+            assert!(
+                extra
+                    .as_bytes()
+                    .windows(5)
+                    .all(|part| !parts.contains(part)),
+                "{}",
+                row.prefix
+            );
+        }
+        let shown = |prefix| found.prefixes.iter().any(|row| row.prefix == prefix);
+        assert!(
+            shown("*") && shown("sess:*") && shown("session_*"),
+            "{:?}",
+            found.prefixes
+        );
+    }
+
+    #[test]
+    fn databases_are_apart_and_those_without_keys_are_told() {
+        let mut report = Report::new(&[]);
+        report.visit(3);
+        show(&mut report, 7, b"celery", Expiry::Never, NOW);
+        show(&mut report, 0, b"throttle_login", Expiry::Never, NOW);
+        let found = report.finish(KeyNames::Masked, NOW);
+        let keys: Vec<(u32, u64)> = found.iter().map(|one| (one.db, one.keys)).collect();
+        assert_eq!(keys, [(0, 1), (3, 0), (7, 1)]);
+        assert_eq!(found[0].prefixes[0].prefix, "throttle_login");
+        assert_eq!(found[0].unmatched, 1);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_no_age() {
+        let mut report = Report::new(&rules());
+        let key = format!("websauna_session{}", "a".repeat(64));
+        show(&mut report, 1, key.as_bytes(), Expiry::Never, 5);
+        show(
+            &mut report,
+            1,
+            key.as_bytes(),
+            Expiry::Never,
+            NOW + 2 * DAY_MS,
+        );
+        assert_eq!(
+            report.clone().finish(KeyNames::Masked, NOW)[0].rules[0].oldest,
+            None
+        );
+        show(&mut report, 1, key.as_bytes(), Expiry::Never, NOW - DAY_MS);
+        let found = report.finish(KeyNames::Shown, NOW);
+        let oldest = found[0].rules[0].oldest.as_ref().unwrap();
+        assert_eq!((oldest.age, oldest.read), (86_400, 1));
+        assert_eq!(oldest.key, format!("\"{key}\""));
+    }
+
+    #[test]
+    fn the_document_is_as_it_is_described() {
+        let mut report = Report::new(&rules());
+        show(&mut report, 1, b"unacked", Expiry::Never, NOW);
+        let document = ReportDocument {
+            database: "sessions".to_owned(),
+            address: "localhost:6379".to_owned(),
+            server: Some("redis 7.0.15".to_owned()),
+            at: Timestamp::from_millisecond(NOW).unwrap(),
+            databases: report.finish(KeyNames::Masked, NOW),
+        };
+        let nothing = serde_json::json!({ "keys": 0, "bytes": 0, "bytes_error": 0, "sampled": 0 });
+        let one = serde_json::json!({ "keys": 1, "bytes": 70, "bytes_error": 0, "sampled": 1 });
+        assert_eq!(
+            serde_json::to_value(&document).unwrap(),
+            serde_json::json!({
+                "database": "sessions", "address": "localhost:6379", "server": "redis 7.0.15",
+                "at": "2026-11-22T21:31:32.461Z",
+                "databases": [{
+                    "db": 1, "keys": 1, "with_ttl": 0, "without_ttl": one,
+                    "rules": [{
+                        "rule": 0, "store": "pyramid", "match": "^websauna_session[0-9a-f]{64}$",
+                        "timeout": 31_536_000, "max_age": null, "matched": 0, "with_ttl": 0, "without_ttl": nothing,
+                        "set": 0, "shortened": 0, "deleted": {}, "reported": {}, "left": {}, "unreadable": {},
+                        "changed": 0, "gone": 0,
+                        "ttl": { "no_ttl": 0, "up_to_1h": 0, "up_to_1d": 0, "up_to_7d": 0, "up_to_30d": 0, "up_to_1y": 0, "more": 0 },
+                        "oldest": null
+                    }],
+                    "unmatched": 1,
+                    "prefixes": [{ "prefix": "unacked", "keys": 1, "with_ttl": 0, "without_ttl": one }],
+                    "other_prefixes": { "prefixes": 0, "keys": 0, "with_ttl": 0, "without_ttl": nothing },
+                    "suggestions": []
+                }]
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn counts_add_up(keys in prop::collection::vec(("[a-c]{1,2}(:[a-c]{1,2}){0,2}", any::<bool>()), 0..300), sessions in 0..50_u64) {
+            let mut report = Report::new(&rules());
+            for (key, never) in &keys {
+                let expiry = if *never { Expiry::Never } else { Expiry::At(NOW + 1) };
+                show(&mut report, 0, key.as_bytes(), expiry, NOW);
+            }
+            for n in 0..sessions {
+                show(&mut report, 0, format!("websauna_session{n:064x}").as_bytes(), Expiry::At(NOW + DAY_MS * n as i64), NOW);
+            }
+            report.visit(0);
+            let found = &report.finish(KeyNames::Masked, NOW)[0];
+            let all = keys.len() as u64 + sessions;
+            prop_assert_eq!(found.keys, all);
+            prop_assert_eq!(found.with_ttl + found.without_ttl.keys, all);
+            let rows: u64 = found.prefixes.iter().map(|row| row.keys).sum();
+            prop_assert_eq!(rows + found.other_prefixes.keys, all);
+            let rule = &found.rules[0];
+            prop_assert_eq!(rule.ttl.total(), rule.counts.matched);
+            prop_assert_eq!(rule.counts.matched, sessions);
+            prop_assert_eq!(tally::sum(&rule.counts.left), sessions);
+        }
+    }
+}

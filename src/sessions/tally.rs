@@ -1,0 +1,472 @@
+//! What a sweep found and did, counted by rule.
+//!
+//! For each rule every key that it takes is in exactly one place: `matched` is the sum of `set`, `shortened`,
+//! `deleted`, `reported`, `left`, `unreadable`, `changed` and `gone`. In a run that writes nothing, `set`,
+//! `shortened` and `deleted` say what would be done.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::decide::{Action, Reason};
+use super::facts::{Expiry, Unreadable};
+use super::observe::{Found, Observer, Outcome, Seen, Wish};
+use super::sample::{Held, KeysHeld};
+use crate::config::SessionRule;
+
+/// Every reason, in the order in which they are told.
+const REASONS: [Reason; 15] = [
+    Reason::TtlInOrder,
+    Reason::TtlLong,
+    Reason::TtlTooLong,
+    Reason::NoTtl,
+    Reason::Ended,
+    Reason::TooOld,
+    Reason::Idle,
+    Reason::ForEverByIntent,
+    Reason::NeverRenewed,
+    Reason::LockWithoutTtl,
+    Reason::NotASession,
+    Reason::Unreadable(Unreadable::WrongType),
+    Reason::Unreadable(Unreadable::TooLong),
+    Reason::Unreadable(Unreadable::Format),
+    Reason::Unreadable(Unreadable::NotASession),
+];
+
+fn slot(reason: Reason) -> usize {
+    match reason {
+        Reason::TtlInOrder => 0,
+        Reason::TtlLong => 1,
+        Reason::TtlTooLong => 2,
+        Reason::NoTtl => 3,
+        Reason::Ended => 4,
+        Reason::TooOld => 5,
+        Reason::Idle => 6,
+        Reason::ForEverByIntent => 7,
+        Reason::NeverRenewed => 8,
+        Reason::LockWithoutTtl => 9,
+        Reason::NotASession => 10,
+        Reason::Unreadable(Unreadable::WrongType) => 11,
+        Reason::Unreadable(Unreadable::TooLong) => 12,
+        Reason::Unreadable(Unreadable::Format) => 13,
+        Reason::Unreadable(Unreadable::NotASession) => 14,
+    }
+}
+
+type ByReason = [u64; REASONS.len()];
+
+#[derive(Clone, Debug)]
+struct RuleTally {
+    rule: RuleFacts,
+    matched: u64,
+    without_ttl: Held,
+    set: u64,
+    shortened: u64,
+    changed: u64,
+    gone: u64,
+    deleted: ByReason,
+    reported: ByReason,
+    left: ByReason,
+}
+
+/// The counters of a sweep, by rule. It is what `sessions expire` prints.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    scanned: u64,
+    unmatched: u64,
+    done: u64,
+    rules: Vec<RuleTally>,
+}
+
+impl Tally {
+    /// Counters for these rules, all zero.
+    pub fn new(rules: &[SessionRule]) -> Tally {
+        let fresh = |(number, rule): (usize, &SessionRule)| RuleTally {
+            rule: RuleFacts::new(number, rule),
+            matched: 0,
+            without_ttl: Held::default(),
+            set: 0,
+            shortened: 0,
+            changed: 0,
+            gone: 0,
+            deleted: ByReason::default(),
+            reported: ByReason::default(),
+            left: ByReason::default(),
+        };
+        Tally {
+            scanned: 0,
+            unmatched: 0,
+            done: 0,
+            rules: rules.iter().enumerate().map(fresh).collect(),
+        }
+    }
+
+    /// How many keys SCAN gave.
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// How many of them no rule takes.
+    pub fn unmatched(&self) -> u64 {
+        self.unmatched
+    }
+
+    /// How many keys were really changed or deleted.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// What was counted, by rule, in the order of the configuration.
+    pub fn counts(&self) -> Vec<RuleCounts> {
+        self.rules.iter().map(RuleTally::counts).collect()
+    }
+
+    /// The document of `sessions expire` for one configured database.
+    pub fn document(&self, database: &str, dry_run: bool) -> ExpireDocument {
+        ExpireDocument {
+            database: database.to_owned(),
+            dry_run,
+            scanned: self.scanned,
+            rules: self.counts(),
+            unmatched: self.unmatched,
+        }
+    }
+
+    fn rule(&mut self, found: &Found<'_>) -> Option<&mut RuleTally> {
+        self.rules.get_mut(found.rule?)
+    }
+}
+
+impl Observer for Tally {
+    fn wish(&mut self, found: &Found<'_>) -> Wish {
+        let with_ttl = matches!(found.expiry, Some(Expiry::At(_)));
+        let bytes = !with_ttl && self.rule(found).is_some_and(|rule| rule.without_ttl.wish());
+        Wish {
+            bytes,
+            value: false,
+        }
+    }
+
+    fn seen(&mut self, seen: &Seen<'_>) {
+        self.scanned += 1;
+        self.done += u64::from(seen.outcome == Outcome::Done);
+        match self.rule(&seen.found) {
+            Some(rule) => rule.count(seen),
+            None => self.unmatched += 1,
+        }
+    }
+}
+
+/// When the key of this ends, as far as it is known.
+pub(super) fn expiry(seen: &Seen<'_>) -> Option<Expiry> {
+    seen.facts.map(|facts| facts.expiry).or(seen.found.expiry)
+}
+
+impl RuleTally {
+    fn count(&mut self, seen: &Seen<'_>) {
+        self.matched += 1;
+        if expiry(seen) == Some(Expiry::Never) {
+            self.without_ttl.add(seen.bytes);
+        }
+        let counter = match (seen.outcome, seen.decision) {
+            (Outcome::Gone, _) => &mut self.gone,
+            // Without a decision, or with one that was not carried out, it waits for the next run too.
+            (Outcome::Changed, _) | (_, None) => &mut self.changed,
+            (outcome, Some(decision)) => match decision.action {
+                Action::Leave => &mut self.left[slot(decision.reason)],
+                Action::Report => &mut self.reported[slot(decision.reason)],
+                _ if outcome == Outcome::Nothing => &mut self.changed,
+                Action::SetTtl { .. } => &mut self.set,
+                Action::ShortenTtl { .. } => &mut self.shortened,
+                Action::Delete => &mut self.deleted[slot(decision.reason)],
+            },
+        };
+        *counter += 1;
+    }
+
+    fn counts(&self) -> RuleCounts {
+        let named = |counts: &ByReason| -> BTreeMap<&'static str, u64> {
+            let told = REASONS
+                .iter()
+                .zip(counts)
+                .filter(|(reason, keys)| **keys > 0 && !matches!(reason, Reason::Unreadable(_)));
+            told.map(|(reason, keys)| (reason.as_str(), *keys))
+                .collect()
+        };
+        let unreadable = REASONS.iter().zip(&self.left);
+        let unreadable = unreadable.filter_map(|(reason, keys)| match reason {
+            Reason::Unreadable(why) if *keys > 0 => Some((why.as_str(), *keys)),
+            _ => None,
+        });
+        RuleCounts {
+            rule: self.rule.clone(),
+            matched: self.matched,
+            with_ttl: self.matched - self.without_ttl.keys(),
+            without_ttl: self.without_ttl.held(),
+            set: self.set,
+            shortened: self.shortened,
+            deleted: named(&self.deleted),
+            reported: named(&self.reported),
+            left: named(&self.left),
+            unreadable: unreadable.collect(),
+            changed: self.changed,
+            gone: self.gone,
+        }
+    }
+}
+
+/// What `sessions expire` says of one configured database.
+///
+/// ```json
+/// { "database": "sessions", "dry_run": true, "scanned": 1000, "rules": [ … ], "unmatched": 3 }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExpireDocument {
+    /// Its name in the configuration.
+    pub database: String,
+    /// Whether nothing was written, and the counts say what would be done.
+    pub dry_run: bool,
+    /// The keys that were looked at.
+    pub scanned: u64,
+    /// What was found and done by rule, in the order of the configuration.
+    pub rules: Vec<RuleCounts>,
+    /// The keys that no rule takes.
+    pub unmatched: u64,
+}
+
+/// A rule, so that the counts can be told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleFacts {
+    /// Its place in the configuration, from 0.
+    #[serde(rename = "rule")]
+    pub number: usize,
+    /// Its store, the word of the configuration.
+    pub store: &'static str,
+    /// Its regex.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Its timeout, in seconds.
+    pub timeout: u64,
+    /// Its `max_age`, in seconds.
+    pub max_age: Option<u64>,
+}
+
+impl RuleFacts {
+    fn new(number: usize, rule: &SessionRule) -> RuleFacts {
+        RuleFacts {
+            number,
+            store: rule.store.as_str(),
+            pattern: rule.pattern.as_str().to_owned(),
+            timeout: rule.timeout.as_secs(),
+            max_age: rule.max_age.map(|age| age.as_secs()),
+        }
+    }
+}
+
+/// What was found and done by one rule. In JSON the facts of the rule stand beside the counts:
+///
+/// ```json
+/// { "rule": 0, "store": "pyramid", "match": "^websauna_session[0-9a-f]{64}$", "timeout": 31536000, "max_age": null,
+///   "matched": 1000, "with_ttl": 100,
+///   "without_ttl": { "keys": 900, "bytes": 518400, "bytes_error": 1200, "sampled": 46 },
+///   "set": 850, "shortened": 0, "deleted": { "too-old": 40 }, "reported": {}, "left": { "ttl-in-order": 100 },
+///   "unreadable": { "not the store's format": 8 }, "changed": 1, "gone": 1 }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleCounts {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: RuleFacts,
+    /// The keys that it takes.
+    pub matched: u64,
+    /// Those with a TTL, before anything was done.
+    pub with_ttl: u64,
+    /// Those without, before anything was done.
+    pub without_ttl: KeysHeld,
+    /// They had no TTL and got one.
+    pub set: u64,
+    /// Their TTL became shorter.
+    pub shortened: u64,
+    /// They were over, by reason.
+    pub deleted: BTreeMap<&'static str, u64>,
+    /// Nothing was done but a person should know, by reason.
+    pub reported: BTreeMap<&'static str, u64>,
+    /// Nothing was to be done, by reason.
+    pub left: BTreeMap<&'static str, u64>,
+    /// Left because their value is not what the store writes, by what is wrong with it.
+    pub unreadable: BTreeMap<&'static str, u64>,
+    /// They changed between the look and the act: left for the next run.
+    pub changed: u64,
+    /// They were gone before anything was done.
+    pub gone: u64,
+}
+
+impl RuleCounts {
+    /// The keys that something was or would be done to.
+    pub fn acted(&self) -> u64 {
+        self.set + self.shortened + sum(&self.deleted)
+    }
+}
+
+/// The keys of all reasons.
+pub fn sum(counts: &BTreeMap<&'static str, u64>) -> u64 {
+    counts.values().sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{KeyRegex, SessionStore};
+    use crate::sessions::{Decision, KeyFacts, Role, Value};
+
+    const NOW: i64 = 1_795_383_092_461;
+
+    fn rules() -> Vec<SessionRule> {
+        let rule = |store, pattern| {
+            let pattern = KeyRegex::new(pattern).unwrap();
+            SessionRule::new(store, pattern, Duration::from_secs(1200))
+        };
+        vec![
+            rule(SessionStore::Pyramid, "^a"),
+            rule(SessionStore::Flask, "^b"),
+        ]
+    }
+
+    fn seen(
+        rule: Option<usize>,
+        expiry: Expiry,
+        decision: Decision,
+        outcome: Outcome,
+    ) -> Seen<'static> {
+        Seen {
+            found: Found {
+                db: 1,
+                key: b"a",
+                rule,
+                expiry: Some(expiry),
+            },
+            now_ms: NOW,
+            facts: rule.map(|_| KeyFacts {
+                role: Role::Session,
+                expiry,
+                value: Value::NotRead,
+                unused: None,
+            }),
+            decision: rule.map(|_| decision),
+            outcome,
+            bytes: None,
+            raw: None,
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_place_of_its_own() {
+        for (at, reason) in REASONS.into_iter().enumerate() {
+            assert_eq!(slot(reason), at);
+        }
+    }
+
+    #[test]
+    fn the_document_is_as_it_is_described() {
+        let mut tally = Tally::new(&rules());
+        let set = Decision {
+            action: Action::SetTtl { at_ms: NOW },
+            reason: Reason::NoTtl,
+        };
+        let delete = Decision {
+            action: Action::Delete,
+            reason: Reason::TooOld,
+        };
+        let unreadable = Decision {
+            action: Action::Leave,
+            reason: Reason::Unreadable(Unreadable::Format),
+        };
+        let mut with_bytes = seen(Some(0), Expiry::Never, set, Outcome::Done);
+        assert!(tally.wish(&with_bytes.found).bytes);
+        with_bytes.bytes = Some(400);
+        for one in [
+            with_bytes,
+            seen(Some(0), Expiry::Never, set, Outcome::Changed),
+            seen(Some(0), Expiry::At(NOW), delete, Outcome::Done),
+            seen(Some(0), Expiry::At(NOW), delete, Outcome::Gone),
+            seen(Some(0), Expiry::At(NOW), unreadable, Outcome::Nothing),
+            seen(None, Expiry::Never, set, Outcome::Nothing),
+        ] {
+            tally.seen(&one);
+        }
+        assert_eq!((tally.scanned(), tally.done()), (6, 2));
+        let json = serde_json::to_value(tally.document("sessions", false)).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "database": "sessions", "dry_run": false, "scanned": 6, "unmatched": 1,
+                "rules": [
+                    { "rule": 0, "store": "pyramid", "match": "^a", "timeout": 1200, "max_age": null,
+                      "matched": 5, "with_ttl": 3,
+                      "without_ttl": { "keys": 2, "bytes": 800, "bytes_error": 0, "sampled": 1 },
+                      "set": 1, "shortened": 0, "deleted": { "too-old": 1 }, "reported": {}, "left": {},
+                      "unreadable": { "not the store's format": 1 }, "changed": 1, "gone": 1 },
+                    { "rule": 1, "store": "flask", "match": "^b", "timeout": 1200, "max_age": null,
+                      "matched": 0, "with_ttl": 0,
+                      "without_ttl": { "keys": 0, "bytes": 0, "bytes_error": 0, "sampled": 0 },
+                      "set": 0, "shortened": 0, "deleted": {}, "reported": {}, "left": {},
+                      "unreadable": {}, "changed": 0, "gone": 0 }
+                ]
+            })
+        );
+    }
+
+    fn any_seen() -> impl Strategy<Value = Seen<'static>> {
+        let action = prop::sample::select(vec![
+            Action::Leave,
+            Action::Report,
+            Action::Delete,
+            Action::SetTtl { at_ms: 1 },
+            Action::ShortenTtl { at_ms: 1 },
+        ]);
+        let outcome = prop::sample::select(vec![
+            Outcome::Nothing,
+            Outcome::Would,
+            Outcome::Done,
+            Outcome::Changed,
+            Outcome::Gone,
+        ]);
+        let rule = prop::sample::select(vec![None, Some(0), Some(1)]);
+        let reason = prop::sample::select(REASONS.to_vec());
+        (rule, any::<Option<i64>>(), action, reason, outcome).prop_map(
+            |(rule, expiry, action, reason, outcome)| {
+                // Only a key that is left alone is unreadable.
+                let action = match reason {
+                    Reason::Unreadable(_) => Action::Leave,
+                    _ => action,
+                };
+                let expiry = expiry.map_or(Expiry::Never, Expiry::At);
+                seen(rule, expiry, Decision { action, reason }, outcome)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_in_exactly_one_place(stream in prop::collection::vec(any_seen(), 0..200)) {
+            let mut tally = Tally::new(&rules());
+            for one in &stream {
+                let _ = tally.wish(&one.found);
+                tally.seen(one);
+            }
+            let counts = tally.counts();
+            for rule in &counts {
+                let places = rule.acted() + sum(&rule.reported) + sum(&rule.left) + sum(&rule.unreadable) + rule.changed + rule.gone;
+                prop_assert_eq!(places, rule.matched);
+                prop_assert_eq!(rule.with_ttl + rule.without_ttl.keys, rule.matched);
+            }
+            let matched: u64 = counts.iter().map(|rule| rule.matched).sum();
+            prop_assert_eq!(matched + tally.unmatched(), stream.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Sessions as frameworks keep them, and what is done with them.
+
+mod corpus;
+mod damage;
+mod decide;
+mod spring;
+mod stores;
