@@ -19,6 +19,7 @@ mod look;
 mod pipe;
 mod values;
 mod walk;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
