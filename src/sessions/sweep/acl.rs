@@ -19,21 +19,25 @@ pub fn acl_line(
     let has = |shape: Shape| rules.iter().any(|rule| stores::shape(rule.store) == shape);
     let reads = rules.iter().any(|rule| stores::reads_values(rule.store));
     // Not `%R~*`: the servers' `*` does not match the empty key.
-    let mut grants = vec!["+ping", "+info", "+time", "+dbsize", "+scan"];
+    let mut grants = vec![
+        "+ping",
+        "+info",
+        "+time",
+        "+dbsize",
+        "+scan",
+        "+memory|usage",
+    ];
     grants.push(if at_least(Version(7, 0, 0)) {
         "+pexpiretime"
     } else {
         "+pttl"
     });
-    if mode == Mode::Report {
-        grants.push("+memory|usage");
-    }
     // A report reads the values of keys that no rule takes, too.
     if mode == Mode::Report || reads && (has(Shape::Text) || has(Shape::Any)) {
         grants.push("+getrange");
     }
     if has(Shape::Hash) {
-        grants.push("+hmget");
+        grants.extend(["+hstrlen", "+hmget"]);
     }
     if rules.iter().any(|rule| rule.idle) {
         grants.push("+object|idletime");

@@ -6,7 +6,8 @@
 --   then of each key (one of KEYS):
 --     what is to be done (`expire` and its time, or `delete`)
 --     its expiry when it was looked at (-1: none)
---     its evidence: `name`; `text`, a SHA-1 and a length; `hash`, a SHA-1, a count and so many fields
+--     its evidence: `name`; `text`, a SHA-1 and a length; `hash`, a SHA-1, a length, a count and
+--     so many fields
 --     its idle time in seconds and when that was asked, or two empty strings
 --     a count and so many members to remove from indexes (each `set` or `zset`, and the member; the index is one
 --     of KEYS); in front, where the count is not -1, the marker of a live session, which is one of KEYS too
@@ -63,6 +64,10 @@ local function digest(key, evidence)
   if evidence.kind == 'text' then
     return redis.sha1hex(call('GETRANGE', key, '0', evidence.length))
   end
+  -- One that has grown since is not read: the server stands still as long as that takes.
+  local length = 0
+  for _, field in ipairs(evidence.fields) do length = length + call('HSTRLEN', key, field) end
+  if length ~= tonumber(evidence.length) then return nil end
   local joined = {}
   for _, value in ipairs(call('HMGET', key, unpack(evidence.fields))) do
     joined[#joined + 1] = value and (#value .. ':' .. value .. ';') or '-;'
@@ -130,7 +135,7 @@ while at < #ARGV do
   item.expires = number()
   item.evidence = {kind = argument()}
   if item.evidence.kind ~= 'name' then item.evidence.sha1 = argument() end
-  if item.evidence.kind == 'text' then item.evidence.length = argument() end
+  if item.evidence.kind ~= 'name' then item.evidence.length = argument() end
   if item.evidence.kind == 'hash' then item.evidence.fields = many(argument) end
   item.idle, item.idle_at = argument(), argument()
   local removals = number()

@@ -52,8 +52,8 @@ fn step(keys: &[Key]) -> usize {
         if key.writes() {
             acts += 1;
             bytes += match key.evidence {
-                Evidence::Text(_, len) => len,
-                _ => 0,
+                Evidence::Text(_, length) | Evidence::Hash { length, .. } => length,
+                Evidence::Name => 0,
             };
             if acts > 1 && (acts > KEYS || bytes > BYTES) {
                 return at;
@@ -181,9 +181,14 @@ impl Call {
                 self.text(sha1);
                 self.text(len.to_string());
             }
-            Evidence::Hash(fields, sha1) => {
+            Evidence::Hash {
+                fields,
+                sha1,
+                length,
+            } => {
                 self.text("hash");
                 self.text(sha1);
+                self.text(length.to_string());
                 self.many(fields.iter().copied());
             }
         }

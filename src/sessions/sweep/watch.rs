@@ -137,7 +137,7 @@ impl Key {
             Evidence::Text(_, len) => {
                 wire.queue(&[b"GETRANGE", &self.name, b"0", len.to_string().as_bytes()]);
             }
-            Evidence::Hash(fields, _) => wire.queue(&hmget(&self.name, fields)),
+            Evidence::Hash { fields, .. } => wire.queue(&hmget(&self.name, fields)),
         }
         if let (true, Some(companions)) = (self.deletes(), &self.companions) {
             wire.queue(&[b"EXISTS", &companions.marker]);
@@ -181,7 +181,7 @@ impl Key {
                 Err(error) if error.code() == Some(&Code::WrongType) => false,
                 Err(error) => return Err(error),
             },
-            (Evidence::Hash(_, sha1), Some(value)) => match value.ok("HMGET") {
+            (Evidence::Hash { sha1, .. }, Some(value)) => match value.ok("HMGET") {
                 Ok(value) => values::fields(&value)
                     .is_some_and(|fields| values::fields_sha1(&fields) == *sha1),
                 Err(error) if error.code() == Some(&Code::WrongType) => false,
