@@ -39,7 +39,9 @@ pub(super) async fn act(
         let (acted, ended) = act_step(server, place, &mut keys[done..end], now_ms).await;
         done += acted;
         if let Err(source) = ended {
-            return (done, Err(explain(server, place, source).await));
+            let key = keys.get(done).map(|key| key.name.clone());
+            let error = explain(server, place, source, &key.unwrap_or_default()).await;
+            return (done, Err(error));
         }
     }
     (done, Ok(()))
@@ -245,10 +247,10 @@ impl Key {
     }
 }
 
-/// What a failed act means. Within a script a server does not say which command is forbidden, so each is asked
-/// for a key that does not exist.
-async fn explain(server: &mut Server, place: &str, source: server::Error) -> Error {
-    let own = matches!(&source, server::Error::Reply { command, .. } if command.contains(' '));
+/// What a failed act on a key means. Within a script a server does not say which command is forbidden, so each is
+/// asked for a key that does not exist: one whose name begins as this one's, which this user may use.
+async fn explain(server: &mut Server, place: &str, source: server::Error, key: &[u8]) -> Error {
+    let own = matches!(&source, server::Error::Reply { command, reply } if command.contains(' ') && !reply.forbids_keys());
     if own
         && matches!(
             source.code(),
@@ -257,7 +259,8 @@ async fn explain(server: &mut Server, place: &str, source: server::Error) -> Err
     {
         let mut random = [0u8; 16];
         let _ = getrandom::fill(&mut random);
-        let nobody = format!("rdbkeeper:probe:{}", values::sha1_hex(&random)).into_bytes();
+        let ending = format!(":rdbkeeper:probe:{}", values::sha1_hex(&random));
+        let nobody = [key, ending.as_bytes()].concat();
         let asked: [&[&[u8]]; 6] = [
             &[b"TYPE", &nobody],
             &[b"PEXPIREAT", &nobody, b"9999999999999"],
@@ -272,6 +275,8 @@ async fn explain(server: &mut Server, place: &str, source: server::Error) -> Err
                 Err(error) => Err(error),
             };
             match answered {
+                // The pattern may take no name that is longer: then nothing is known of the command.
+                Err(error) if error.server_error().is_some_and(ServerError::forbids_keys) => {}
                 Err(error) if error.code() == Some(&Code::NoPerm) => {
                     return Error::server(place, "act on its keys", error);
                 }

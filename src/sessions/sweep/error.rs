@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::{Failure, Kind};
-use crate::server::{self, Code};
+use crate::server::{self, Code, ServerError};
 use crate::units::HumanDuration;
 
 /// What ended a sweep.
@@ -34,6 +34,15 @@ pub enum Error {
         command: String,
         /// As an ACL grants it: `+pexpireat`.
         grant: String,
+        /// What the server said.
+        #[source]
+        source: Box<server::Error>,
+    },
+    /// The user may run the command, but not on a key that the sweep came to.
+    #[error("{place}: the keys that this user may use leave out one that the sweep came to")]
+    ForbiddenKey {
+        /// The server.
+        place: String,
         /// What the server said.
         #[source]
         source: Box<server::Error>,
@@ -184,6 +193,12 @@ impl Error {
         if source.is_no_connection() {
             return Error::Connect(Box::new(source));
         }
+        if source.server_error().is_some_and(ServerError::forbids_keys) {
+            return Error::ForbiddenKey {
+                place,
+                source: Box::new(source),
+            };
+        }
         match (&source, source.code()) {
             (server::Error::Reply { command, .. }, Some(Code::NoPerm)) => Error::Forbidden {
                 grant: grant(command),
@@ -214,7 +229,7 @@ impl Error {
             Error::Connect(source) | Error::Server { source, .. } | Error::Lost { source, .. } => {
                 source.kind()
             }
-            Error::Forbidden { .. } => Kind::Forbidden,
+            Error::Forbidden { .. } | Error::ForbiddenKey { .. } => Kind::Forbidden,
             Error::Replica { .. } | Error::Cluster { .. } | Error::Idle { .. } => Kind::Refused,
             Error::Loading { .. } => Kind::Unavailable,
             Error::NoDatabase { .. } => Kind::Config,
@@ -230,6 +245,9 @@ impl Error {
             }
             Error::Forbidden { grant, .. } => {
                 format!("grant it with ACL SETUSER USER {grant}")
+            }
+            Error::ForbiddenKey { .. } => {
+                "grant all keys with ACL SETUSER USER ~*, or let no rule take others".to_owned()
             }
             Error::Replica { primary, .. } => match primary {
                 Some(primary) => format!("sessions expire on the primary: use {primary} in `url`"),
@@ -300,7 +318,6 @@ fn grant(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::ServerError;
 
     #[test]
     fn a_command_that_is_forbidden_is_named_with_what_grants_it() {

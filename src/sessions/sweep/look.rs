@@ -6,7 +6,7 @@ use super::guard::{Server, own_clock, time_ms};
 use super::values::Evidence;
 use super::{Job, Mode};
 use crate::config::SessionRule;
-use crate::server::{self, Reply};
+use crate::server::{self, Reply, ServerError};
 use crate::sessions::stores::spring::Companions;
 use crate::sessions::{Decision, Expiry, Found, KeyFacts, Outcome, Seen, Value, Wish, stores};
 
@@ -16,6 +16,8 @@ pub(super) struct Batch {
     pub(super) keys: Vec<Key>,
     /// Whether the look is on its way.
     pub(super) asked: bool,
+    /// Keys that left it because this user may not look at them.
+    pub(super) forbidden: u64,
 }
 
 /// A key, and what is known of it by now.
@@ -36,6 +38,8 @@ pub(super) struct Key {
     pub(super) bytes: Option<u64>,
     pub(super) raw: Option<Bytes>,
     pub(super) gone: bool,
+    /// This user may not look at it.
+    pub(super) forbidden: bool,
 }
 
 impl Key {
@@ -54,6 +58,7 @@ impl Key {
             bytes: None,
             raw: None,
             gone: false,
+            forbidden: false,
         }
     }
 
@@ -85,6 +90,16 @@ impl Key {
             bytes: self.bytes,
             raw: self.raw.as_deref(),
         }
+    }
+
+    /// In a report a key that this user may not look at is passed over.
+    fn pass_over(&mut self, job: &Job, error: server::Error) -> Result<(), server::Error> {
+        let forbids = error.server_error().is_some_and(ServerError::forbids_keys);
+        if !forbids || job.mode != Mode::Report {
+            return Err(error);
+        }
+        self.forbidden = true;
+        Ok(())
     }
 
     fn asks_expiry(&self, job: &Job) -> bool {
@@ -138,21 +153,27 @@ pub(super) async fn read(
                 true => "PEXPIRETIME",
                 false => "PTTL",
             };
-            let told = server.pipe.next().await?.ok(command)?.as_int();
-            match told.ok_or_else(|| unexpected(command))? {
-                -2 => key.gone = true,
-                -1 => key.expiry = Some(Expiry::Never),
-                at if server.pexpiretime => key.expiry = Some(Expiry::At(at)),
-                left => key.expiry = Some(Expiry::At(now_ms.saturating_add(left))),
+            match server.pipe.next().await?.ok(command) {
+                Ok(told) => match told.as_int().ok_or_else(|| unexpected(command))? {
+                    -2 => key.gone = true,
+                    -1 => key.expiry = Some(Expiry::Never),
+                    at if server.pexpiretime => key.expiry = Some(Expiry::At(at)),
+                    left => key.expiry = Some(Expiry::At(now_ms.saturating_add(left))),
+                },
+                Err(error) => key.pass_over(job, error)?,
             }
         }
         if key.asks_idle(job, server) {
-            match server.pipe.next().await?.ok("OBJECT IDLETIME")? {
-                Reply::Bulk(None) => key.gone = true,
-                told => key.idle_s = told.as_int().and_then(|idle| u64::try_from(idle).ok()),
+            match server.pipe.next().await?.ok("OBJECT IDLETIME") {
+                Ok(Reply::Bulk(None)) => key.gone = true,
+                Ok(told) => key.idle_s = told.as_int().and_then(|idle| u64::try_from(idle).ok()),
+                Err(error) => key.pass_over(job, error)?,
             }
         }
     }
+    let before = batch.keys.len();
+    batch.keys.retain(|key| !key.forbidden);
+    batch.forbidden += (before - batch.keys.len()) as u64;
     batch.keys.retain(|key| !key.gone);
     for key in &mut batch.keys {
         let (Some(rule), Some(expiry)) = (key.rule, key.expiry) else {

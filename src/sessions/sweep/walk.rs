@@ -42,6 +42,8 @@ struct Place {
     stages: VecDeque<Stage>,
     /// Batches whose keys are known and were not told yet, in order.
     batches: VecDeque<Batch>,
+    /// Keys that this user may not look at.
+    forbidden: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl Place {
             cursor: Some(Bytes::from_static(b"0")),
             stages: VecDeque::new(),
             batches: VecDeque::new(),
+            forbidden: 0,
         }
     }
 
@@ -81,6 +84,8 @@ struct Walk<'a> {
     /// What SCAN is asked for by TYPE.
     kind: Option<&'static [u8]>,
     refused: Refused,
+    /// Keys that this user may not look at.
+    forbidden: u64,
     swept: Swept,
 }
 
@@ -100,6 +105,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
         count: count(&job),
         kind: kind(&job, &server),
         refused: Refused::default(),
+        forbidden: 0,
         swept: Swept {
             address: job.endpoint.place(),
             server: facts.map(|facts| facts.server()),
@@ -126,6 +132,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
     for database in &databases {
         walk.database(database.db).await?;
     }
+    walk.conclude();
     walk.swept.databases = databases;
     walk.swept.finished_ms = walk.clock().await?;
     Ok(walk.swept)
@@ -171,6 +178,17 @@ impl Walk<'_> {
     fn unexpected(&self, command: &str) -> Error {
         let command = command.to_owned();
         self.failed("sweep", server::Error::Unexpected { command })
+    }
+
+    /// Warns of what was counted on the way.
+    fn conclude(&mut self) {
+        if self.forbidden > 0 {
+            let text = format!(
+                "{} keys are none that this user may use, and were passed over: grant ~* to see them",
+                self.forbidden
+            );
+            guard::warn(&mut self.swept.warnings, &text);
+        }
     }
 
     /// The databases that are meant, and how many keys they have.
@@ -259,7 +277,10 @@ impl Walk<'_> {
                 stepped = self.step(&mut place) => stepped,
             };
             let done = match stepped {
-                Ok(Step::Over) => return Ok(()),
+                Ok(Step::Over) => {
+                    self.forbidden += place.forbidden;
+                    return Ok(());
+                }
                 Ok(Step::More) => Ok(()),
                 Ok(Step::Decided { now_ms }) => {
                     let finishing = self.finish(&mut place, now_ms);
@@ -366,7 +387,9 @@ impl Walk<'_> {
                     return Ok(Step::More);
                 };
                 let looked = look::read(&mut self.server, &self.job, batch).await;
-                let now_ms = looked.map_err(|error| self.failed("look at its keys", error))?;
+                let now_ms = looked
+                    .map_err(|error| Error::server(&self.address, "look at its keys", error))?;
+                place.forbidden += std::mem::take(&mut batch.forbidden);
                 for key in &mut batch.keys {
                     key.wish = self.observer.wish(&key.found(place.db));
                 }
@@ -420,6 +443,7 @@ impl Walk<'_> {
             place.batches.push_back(Batch {
                 keys: names,
                 asked: false,
+                forbidden: 0,
             });
         }
         Ok(())
