@@ -8,6 +8,9 @@
 //!
 //! The last two say for how long and not until when, for the same reason. Deletions by idle time go the first way
 //! alone: the guards see to it.
+//!
+//! Where the connection breaks before the answer, it is not known whether an act was done. So what is sent is
+//! remembered, and the next look tells (see [`Key::attempted`]).
 
 use crate::server::{self, Code, Reply, ServerError};
 use crate::sessions::stores::spring::Collection;
@@ -106,11 +109,14 @@ async fn by_script(
     let mut args: Vec<&[u8]> = vec![b"EVAL", SCRIPT.as_bytes(), number.as_bytes()];
     args.extend(call.keys.iter().map(Vec::as_slice));
     args.extend(call.args.iter().map(Vec::as_slice));
-    let answered = match server.pipe.now().await {
-        Ok(wire) => wire.call(&args).await,
-        Err(error) => Err(error),
+    let wire = match server.pipe.now().await {
+        Ok(wire) => wire,
+        Err(error) => return (0, Err(error)),
     };
-    let answers = match answered {
+    for at in places {
+        keys[*at].attempted();
+    }
+    let answers = match wire.call(&args).await {
         Ok(reply) => reply.into_array().unwrap_or_default(),
         Err(error) => return (0, Err(error)),
     };
@@ -223,9 +229,10 @@ impl Call {
 }
 
 impl Key {
+    /// Whether something is to be done to it.
     pub(super) fn writes(&self) -> bool {
-        self.decision
-            .is_some_and(|decision| decision.action.writes())
+        let writes = |decision: crate::sessions::Decision| decision.action.writes();
+        !self.settled && self.decision.is_some_and(writes)
     }
 
     pub(super) fn deletes(&self) -> bool {

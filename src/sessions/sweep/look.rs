@@ -8,7 +8,9 @@ use super::{Job, Mode};
 use crate::config::SessionRule;
 use crate::server::{self, Reply, ServerError};
 use crate::sessions::stores::spring::Companions;
-use crate::sessions::{Decision, Expiry, Found, KeyFacts, Outcome, Seen, Value, Wish, stores};
+use crate::sessions::{
+    Action, Decision, Expiry, Found, KeyFacts, Outcome, Seen, Value, Wish, stores,
+};
 
 /// Keys of one answer to SCAN.
 #[derive(Debug)]
@@ -40,7 +42,24 @@ pub(super) struct Key {
     pub(super) gone: bool,
     /// This user may not look at it.
     pub(super) forbidden: bool,
+    /// An act that was sent and not answered.
+    pub(super) attempt: Option<Attempt>,
+    /// That act was done.
+    pub(super) settled: bool,
 }
+
+/// What was known of a key when an act was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    expiry: Option<Expiry>,
+    facts: Option<KeyFacts>,
+    decision: Decision,
+    bytes: Option<u64>,
+}
+
+/// By so much the TTL that a key has got may differ from what it was to get, where that can be said and read only
+/// as a length of time.
+const INEXACT_MS: u64 = 5000;
 
 impl Key {
     pub(super) fn new(name: Bytes, rules: &[SessionRule]) -> Key {
@@ -59,16 +78,52 @@ impl Key {
             raw: None,
             gone: false,
             forbidden: false,
+            attempt: None,
+            settled: false,
         }
     }
 
-    /// As it was before it was looked at.
+    /// As it was before it was looked at; but an act that was not answered is remembered.
     pub(super) fn forget(&mut self) {
         let (name, rule) = (std::mem::take(&mut self.name), self.rule);
         *self = Key {
             rule,
+            attempt: self.attempt,
             ..Key::new(name, &[])
         };
+    }
+
+    /// What was decided is about to be sent.
+    pub(super) fn attempted(&mut self) {
+        self.attempt = self.decision.map(|decision| Attempt {
+            expiry: self.expiry,
+            facts: self.facts,
+            decision,
+            bytes: self.bytes,
+        });
+    }
+
+    /// An act whose answer was lost counts as done when the key is now as that would have left it.
+    fn settle(&mut self, inexact_ms: u64) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let done = match (attempt.decision.action, self.expiry) {
+            (Action::Delete, _) => self.gone,
+            (
+                Action::SetTtl { at_ms } | Action::ShortenTtl { at_ms },
+                Some(Expiry::At(ends_ms)),
+            ) => !self.gone && ends_ms.abs_diff(at_ms) <= inexact_ms,
+            _ => false,
+        };
+        if done {
+            self.settled = true;
+            self.gone = false;
+            self.expiry = attempt.expiry;
+            self.facts = attempt.facts;
+            self.decision = Some(attempt.decision);
+            self.bytes = attempt.bytes;
+        }
     }
 
     pub(super) fn found(&self, db: u32) -> Found<'_> {
@@ -174,8 +229,15 @@ pub(super) async fn read(
     let before = batch.keys.len();
     batch.keys.retain(|key| !key.forbidden);
     batch.forbidden += (before - batch.keys.len()) as u64;
-    batch.keys.retain(|key| !key.gone);
+    let inexact_ms = match server.pexpiretime && server.scripts {
+        true => 0,
+        false => INEXACT_MS,
+    };
     for key in &mut batch.keys {
+        key.settle(inexact_ms);
+    }
+    batch.keys.retain(|key| !key.gone);
+    for key in batch.keys.iter_mut().filter(|key| !key.settled) {
         let (Some(rule), Some(expiry)) = (key.rule, key.expiry) else {
             continue;
         };

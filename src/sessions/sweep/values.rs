@@ -131,7 +131,7 @@ async fn read_some(
         .iter()
         .map(|key| key.question(&job.rules, now_ms, *refused))
         .collect();
-    let sizes = |key: &Key| key.wish.bytes && !refused.bytes;
+    let sizes = |key: &Key| key.wish.bytes && !refused.bytes && !key.settled;
     if questions
         .iter()
         .all(|question| *question == Question::Nothing)
@@ -238,6 +238,9 @@ pub(super) fn hmget<'a>(key: &'a [u8], fields: &'a [&'static [u8]]) -> Vec<&'a [
 
 impl Key {
     fn question(&self, rules: &[SessionRule], now_ms: i64, refused: Refused) -> Question {
+        if self.settled {
+            return Question::Nothing;
+        }
         let (Some(rule), Some(facts)) = (self.rule, &self.facts) else {
             return match self.wish.value && self.rule.is_none() && !refused.raw {
                 true => Question::Raw,
@@ -353,7 +356,7 @@ impl Key {
     }
 
     fn decide(&mut self, rules: &[SessionRule], now_ms: i64) {
-        let (Some(rule), Some(facts)) = (self.rule, &self.facts) else {
+        let (Some(rule), Some(facts), false) = (self.rule, &self.facts, self.settled) else {
             return;
         };
         if let Verdict::Decided(decision) = decide(&rules[rule], facts, now_ms) {

@@ -182,6 +182,13 @@ impl Walk<'_> {
 
     /// Warns of what was counted on the way.
     fn conclude(&mut self) {
+        if self.swept.reconnects > 0 {
+            let text = match self.swept.reconnects {
+                1 => "the connection was lost, and made again".to_owned(),
+                times => format!("the connection was lost {times} times, and made again"),
+            };
+            guard::warn(&mut self.swept.warnings, &text);
+        }
         if self.forbidden > 0 {
             let text = format!(
                 "{} keys are none that this user may use, and were passed over: grant ~* to see them",
@@ -456,10 +463,8 @@ impl Walk<'_> {
         };
         let expire = self.job.mode == Mode::Expire;
         for key in &mut batch.keys {
-            let writes = key
-                .decision
-                .is_some_and(|decision| decision.action.writes());
-            key.outcome = match (writes, expire) {
+            key.outcome = match (key.writes(), expire) {
+                _ if key.settled => Outcome::Done,
                 (false, _) => Outcome::Nothing,
                 (true, false) => Outcome::Would,
                 (true, true) => Outcome::Changed,

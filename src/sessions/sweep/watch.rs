@@ -29,6 +29,7 @@ pub(super) async fn without_scripts(
             && key.ends_at().is_some()
     });
     for at in &plain {
+        keys[*at].attempted();
         let left = keys[*at].left(now_ms);
         wire.queue(&[b"PEXPIRE", &keys[*at].name, left.as_bytes(), b"NX"]);
     }
@@ -94,6 +95,7 @@ async fn watched(
     wire.queue(&[b"MULTI"]);
     let mut queued = 0;
     for at in &same {
+        keys[*at].attempted();
         queued += keys[*at].queue_act(wire, now_ms);
     }
     wire.queue(&[b"EXEC"]);
@@ -109,6 +111,7 @@ async fn watched(
         Ok(Reply::Array(None)) => {
             for at in same {
                 keys[at].outcome = Outcome::Changed;
+                keys[at].attempt = None;
             }
             Ok(false)
         }
