@@ -98,6 +98,10 @@ impl Observer for Report {
     fn seen(&mut self, seen: &Seen<'_>) {
         self.database(seen.found.db).seen(seen);
     }
+
+    fn begun_again(&mut self, db: u32) {
+        *self.database(db) = Database::new(&self.rules.clone());
+    }
 }
 
 impl Database {

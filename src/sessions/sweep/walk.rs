@@ -358,6 +358,12 @@ impl Walk<'_> {
             *place = Place::beginning(place.db);
             self.swept.restarts += 1;
             self.run_id = run_id;
+            self.observer.begun_again(place.db);
+            let text = format!(
+                "the server was restarted, or another one answers: database {} was begun again",
+                place.db
+            );
+            guard::warn(&mut self.swept.warnings, &text);
         }
         Ok(())
     }
