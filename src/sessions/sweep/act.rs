@@ -292,6 +292,12 @@ async fn explain(server: &mut Server, place: &str, source: server::Error, key: &
             }
         }
     }
+    if source.code() == Some(&Code::Oom) && !server.scripts {
+        return Error::Full {
+            place: place.to_owned(),
+            source: Box::new(source),
+        };
+    }
     Error::server(place, "act on its keys", source)
 }
 

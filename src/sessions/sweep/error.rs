@@ -47,6 +47,15 @@ pub enum Error {
         #[source]
         source: Box<server::Error>,
     },
+    /// The server's memory is full, and the act was tried in a transaction.
+    #[error("{place} is full, and takes no transactions then")]
+    Full {
+        /// The server.
+        place: String,
+        /// What the server said.
+        #[source]
+        source: Box<server::Error>,
+    },
     /// The connection broke again and again.
     #[error("{place}: the connection was lost {times} times in a row")]
     Lost {
@@ -231,7 +240,7 @@ impl Error {
             }
             Error::Forbidden { .. } | Error::ForbiddenKey { .. } => Kind::Forbidden,
             Error::Replica { .. } | Error::Cluster { .. } | Error::Idle { .. } => Kind::Refused,
-            Error::Loading { .. } => Kind::Unavailable,
+            Error::Loading { .. } | Error::Full { .. } => Kind::Unavailable,
             Error::NoDatabase { .. } => Kind::Config,
             Error::State { .. } => Kind::Storage,
             Error::Cancelled => Kind::Interrupted,
@@ -254,6 +263,10 @@ impl Error {
                 None => "sessions expire on the primary: use its address in `url`".to_owned(),
             },
             Error::Cluster { .. } => "use a server that is not in cluster mode".to_owned(),
+            Error::Full { .. } => {
+                "grant +eval: a script may delete when memory is full, a transaction may not"
+                    .to_owned()
+            }
             Error::Loading { .. } => {
                 "try again when it is done; INFO persistence shows how far it is".to_owned()
             }
