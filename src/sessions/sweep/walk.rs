@@ -191,7 +191,7 @@ impl Walk<'_> {
         }
         if self.forbidden > 0 {
             let text = format!(
-                "{} keys are none that this user may use, and were passed over: grant ~* to see them",
+                "this user may not use all keys: {} passed over; grant ~* to see them",
                 self.forbidden
             );
             guard::warn(&mut self.swept.warnings, &text);

@@ -54,6 +54,8 @@ impl Observer for Listener {
             raw: seen.raw.map(<[u8]>::to_vec),
         });
     }
+
+    fn begun_again(&mut self, _: u32) {}
 }
 
 impl Listener {

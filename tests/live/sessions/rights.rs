@@ -28,6 +28,10 @@ impl Observer for Both<'_> {
         self.real.seen(seen);
         self.listener.seen(seen);
     }
+
+    fn begun_again(&mut self, db: u32) {
+        self.real.begun_again(db);
+    }
 }
 
 #[test]
@@ -98,5 +102,68 @@ fn a_user_that_may_not_act_is_told_which_command_it_lacks() {
         assert!(failure.message.contains("PEXPIREAT"), "{failure:?}");
         assert!(failure.hint.unwrap().contains("+pexpireat"));
         assert_eq!(told.told, []);
+    });
+}
+
+#[test]
+fn keys_that_a_user_may_not_use_are_passed_over_in_a_report_and_end_other_sweeps() {
+    servers::each(|kind| {
+        let server = Server::with(kind, Options::new().user("part on >pw ~o:* +@all"));
+        let mut client = server.client();
+        for key in ["o:1", "p:1", "p:2"] {
+            client.run(cmd!["SET", key, "a"]);
+        }
+        let both = || vec![rule(SessionStore::Opaque, "^[op]:", 600)];
+        let (report, told) = swept(as_user(job(&server, both(), Mode::Report), "part"));
+        assert_eq!(told.came_of("o:1").1, Outcome::Would);
+        assert_eq!(told.told.len(), 1);
+        let [warning] = report.warnings.as_slice() else {
+            panic!("{:?}", report.warnings);
+        };
+        assert!(
+            warning.contains("2 passed over") && warning.contains("~*"),
+            "{warning}"
+        );
+        for mode in [Mode::DryRun, Mode::Expire] {
+            let failure = refused(as_user(job(&server, both(), mode), "part"));
+            assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
+            assert!(failure.message.contains("keys"), "{failure:?}");
+            assert!(failure.hint.unwrap().contains("~*"));
+        }
+        let own = vec![rule(SessionStore::Opaque, "^o:", 600)];
+        let (_, told) = swept(as_user(job(&server, own, Mode::Expire), "part"));
+        assert_eq!(told.came_of("o:1").1, Outcome::Done);
+    });
+}
+
+#[test]
+fn a_user_that_may_use_some_keys_is_told_which_command_it_lacks() {
+    servers::each(|kind| {
+        let server = Server::with(kind, Options::new().user("part on >pw ~0* +@all -unlink"));
+        let value = pyramid_value(now_s() - 40 * 86_400, 3600, 5);
+        server.client().run(cmd!["SET", pyramid_key(1), value]);
+        let failure = refused(as_user(job(&server, rules(), Mode::Expire), "part"));
+        assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
+        assert!(failure.message.contains("UNLINK"), "{failure:?}");
+        assert!(failure.hint.unwrap().contains("+unlink"));
+    });
+}
+
+#[test]
+fn on_a_full_server_a_script_deletes_and_who_may_run_none_is_told_so() {
+    servers::each(|kind| {
+        let server = with_users(kind);
+        let mut client = server.client();
+        let value = pyramid_value(now_s() - 40 * 86_400, 3600, 5);
+        client.run(cmd!["SET", pyramid_key(1), value]);
+        client.run(cmd!["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        client.run(cmd!["CONFIG", "SET", "maxmemory", 1]);
+        let failure = refused(as_user(job(&server, rules(), Mode::Expire), "plain"));
+        assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
+        assert!(failure.hint.unwrap().contains("+eval"));
+        assert_eq!(ttl(&mut client, pyramid_key(1)), -1);
+        let (_, told) = swept(as_user(job(&server, rules(), Mode::Expire), "scripts"));
+        assert_eq!(told.came_of(pyramid_key(1)), ("too-old", Outcome::Done));
+        assert_eq!(ttl(&mut client, pyramid_key(1)), -2);
     });
 }
