@@ -73,18 +73,36 @@ pub(super) async fn expire(app: &App, args: ExpireArgs) -> Result<u8, Failure> {
     let mut run = Run::new(app, databases.len());
     for database in databases {
         let name = database.name.as_str();
-        let told = expire_one(app, database, args.dry_run).await;
+        let mut done = 0;
+        let told = expire_one(app, database, args.dry_run, &mut done).await;
         run.add(
             name,
             told.map_err(|failure| {
-                failure.context(format!("the sessions of {name} are not expired"))
+                if args.dry_run {
+                    return failure.context(format!("no dry run for the sessions of {name}"));
+                }
+                if done == 0 {
+                    return failure.context(format!("the sessions of {name} are not expired"));
+                }
+                failure
+                    .cause(format!(
+                        "{} had been done by then, and stay so; the next run does the rest",
+                        tally_text::keys(done)
+                    ))
+                    .context(format!("the sessions of {name} are expired in part"))
             }),
         )?;
     }
     run.end()
 }
 
-async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Result<Told, Failure> {
+/// How many keys were changed or deleted stands in `done`, also when it fails.
+async fn expire_one(
+    app: &App,
+    database: &DatabaseConfig,
+    dry_run: bool,
+    done: &mut u64,
+) -> Result<Told, Failure> {
     if database.sessions.is_empty() {
         return Err(without_rules("it has no rules for sessions"));
     }
@@ -102,19 +120,12 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
     let swept = app
         .with_progress("expiring sessions", Unit::Keys, &meter, work)
         .await;
+    *done = tally.done();
+    let swept = swept?;
+    warn(database, &swept.warnings);
     let document = tally.document(database.name.as_str(), dry_run);
     let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
-    match swept {
-        Ok(swept) => {
-            warn(database, &swept.warnings);
-            Ok((serde_json::to_value(&document).unwrap_or_default(), text))
-        }
-        Err(failure) if tally.done() > 0 => Err(failure.cause(format!(
-            "{} keys had been done by then; what is done is done",
-            tally.done()
-        ))),
-        Err(failure) => Err(failure),
-    }
+    Ok((serde_json::to_value(&document).unwrap_or_default(), text))
 }
 
 fn without_rules(message: &str) -> Failure {
