@@ -238,7 +238,7 @@ run "$cli" -p "$port" -n 3 llen celery
 heading "Old sessions: which keys never expire?"
 without_ttl() { "$cli" -p "$site" info keyspace | tr -d '\r' | awk -F'[:,=]' '/^db[13]:/ { n += $3 - $5 } END { print n }'; }
 before=$(without_ttl)
-say "$before keys of the site have no TTL. Which are they, and what would the rules do?"
+say "$before keys of this site have no TTL. Which are they, and what would the rules do?"
 run rdbkeeper sessions report
 
 heading "Expire them, by the rules of the configuration: first as a dry run"

@@ -20,7 +20,8 @@ pub enum SessionsCommand {
     ///
     /// The rules are the [[database.sessions]] of the configuration. A session that could still be used is not
     /// deleted. A value that cannot be read is left, and counted. A replica, a node of a cluster and, with
-    /// `require_backup`, a database without a young backup are refused.
+    /// `require_backup`, a database without a young backup are refused. Keys of a type that no rule can take are
+    /// passed over where the server can do that, so it may look at fewer keys than there are.
     #[command(
         after_help = "Examples:\n  rdbkeeper sessions expire --dry-run            what would be done\n  rdbkeeper sessions expire                      every database that has rules\n  rdbkeeper sessions expire sessions --json"
     )]

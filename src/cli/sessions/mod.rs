@@ -124,7 +124,8 @@ async fn expire_one(
     let swept = swept?;
     warn(database, &swept.warnings);
     let document = tally.document(database.name.as_str(), dry_run);
-    let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
+    let all = swept.databases.iter().map(|visited| visited.keys).sum();
+    let text = tally_text::text(&document, all, &|paint, text| app.output.paint(paint, text));
     Ok((serde_json::to_value(&document).unwrap_or_default(), text))
 }
 

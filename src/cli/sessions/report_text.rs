@@ -69,7 +69,7 @@ fn database_text(database: &DatabaseReport, paint: Painter<'_>) -> String {
     }
     if !database.suggestions.is_empty() {
         text.push_str(
-            "\nWrite it below its [[database]], with the timeout that the application has; then look again.\n",
+            "\nWrite what fits below its [[database]], with the timeout that the application has; then look again.\n",
         );
     }
     text
@@ -326,7 +326,7 @@ for 2,104,112 keys that no rule takes and that look like sessions of pyramid:
   [[database.sessions]]
   store   = \"pyramid\"
 
-Write it below its [[database]], with the timeout that the application has; then look again.
+Write what fits below its [[database]], with the timeout that the application has; then look again.
 "
         );
     }

@@ -25,8 +25,9 @@ pub(super) enum Mood {
     Did,
 }
 
-/// The result for one configured database.
-pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
+/// The result for one configured database, which has `all` keys where that is known. SCAN may have passed over
+/// those of other types.
+pub(super) fn text(document: &ExpireDocument, all: Option<u64>, paint: Painter<'_>) -> String {
     let mood = if document.dry_run {
         Mood::Would
     } else {
@@ -37,10 +38,13 @@ pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
         Mood::Would => paint(Paint::Warning, "; dry run: nothing was written"),
         Mood::Did => String::new(),
     };
+    let scanned = match all.filter(|all| *all > document.scanned) {
+        Some(all) => format!("{} of {}", HumanCount(document.scanned), keys(all)),
+        None => keys(document.scanned),
+    };
     let mut text = format!(
-        "{}: {} looked at, {} of them taken by a rule{aside}\n",
+        "{}: {scanned} looked at, {} taken by a rule{aside}\n",
         paint(Paint::Strong, &document.database),
-        keys(document.scanned),
         HumanCount(taken),
     );
     for counts in &document.rules {
@@ -254,11 +258,11 @@ pub(super) mod tests {
             rules: vec![counts()],
             unmatched: 121,
         };
-        let shown = text(&document, &plain);
+        let shown = text(&document, Some(2_104_260), &plain);
         assert_eq!(
             shown,
             "\
-sessions: 2,104,233 keys looked at, 2,104,112 of them taken by a rule; dry run: nothing was written
+sessions: 2,104,233 of 2,104,260 keys looked at, 2,104,112 taken by a rule; dry run: nothing was written
 
 rule 1: pyramid, timeout 365d, max_age 365d
   match       ^websauna_session[0-9a-f]{64}$
@@ -272,7 +276,7 @@ rule 1: pyramid, timeout 365d, max_age 365d
   gone        1 meanwhile
 "
         );
-        assert!(shown.lines().all(|line| line.chars().count() <= 100));
+        assert!(shown.lines().all(|line| line.chars().count() <= 110));
     }
 
     #[test]
@@ -288,7 +292,7 @@ rule 1: pyramid, timeout 365d, max_age 365d
             rules: vec![none],
             unmatched: 5,
         };
-        let shown = text(&document, &plain);
+        let shown = text(&document, None, &plain);
         assert!(
             shown.ends_with("keys   none: is there such a key, and is `match` right?\n"),
             "{shown}"
