@@ -56,6 +56,9 @@ pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
                 let mut document = serde_json::to_value(&found).unwrap_or_default();
                 if let Some(sessions) = check::sessions(database).await {
                     text.push_str(&sessions_text(app, &sessions));
+                    if database.sessions.iter().any(|rule| rule.idle) {
+                        text.push_str("    whether `idle` can be trusted is judged at each run\n");
+                    }
                     document["sessions"] = serde_json::to_value(&sessions).unwrap_or_default();
                 }
                 databases.push(document);
