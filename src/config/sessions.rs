@@ -19,6 +19,9 @@ use super::reader::{Reading, TableReader, nearest};
 /// `OBJECT IDLETIME` counts in 24 bits of seconds, 194 days: longer timeouts cannot be told by it.
 const LONGEST_IDLE: Duration = Duration::from_secs(180 * 86_400);
 
+/// Nobody means more, and no server takes an expiry that lies too far ahead.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// The software that keeps the sessions (`store`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SessionStore {
@@ -312,7 +315,13 @@ fn read_rule(reading: &Reading<'_>, item: &Spanned<DeValue<'_>>) -> Option<Sessi
     let pattern = read_pattern(&reader, store, item.span());
     let timeout = positive(&reader, "timeout");
     let max_age = positive(&reader, "max_age");
-    let grace = reader.duration("grace").map(|found| found.value);
+    let grace = reader.duration("grace");
+    if let Some(found) = &grace
+        && found.value > LONGEST
+    {
+        reading.mistake(found.span.clone(), "`grace` is at most a hundred years");
+    }
+    let grace = grace.map(|found| found.value);
     let missing_ttl = reader.parsed("missing_ttl").map(|found| found.value);
     let long_ttl = reader.parsed("long_ttl").map(|found| found.value);
     let idle = reader.boolean("idle").unwrap_or(false);
@@ -384,11 +393,12 @@ fn read_pattern(
 
 fn positive(reader: &TableReader<'_, '_>, key: &'static str) -> Option<Duration> {
     let found = reader.duration(key)?;
-    if found.value < Duration::from_secs(1) {
-        reader
-            .reading()
-            .mistake(found.span, format!("`{key}` is at least one second"));
-        return None;
-    }
-    Some(found.value)
+    let wrong = match found.value {
+        value if value < Duration::from_secs(1) => "at least one second",
+        value if value > LONGEST => "at most a hundred years",
+        value => return Some(value),
+    };
+    let reading = reader.reading();
+    reading.mistake(found.span, format!("`{key}` is {wrong}"));
+    None
 }

@@ -168,16 +168,24 @@ pub fn decide(rule: &SessionRule, facts: &KeyFacts, now_ms: i64) -> Verdict {
     verdict
 }
 
-/// Times that cannot be are as good as none: before 2000, or begun or used more than a day from now.
+/// Times that cannot be are as good as none: before 2000, or begun or used more than a day from now. A timeout or
+/// an end that nobody lives to see says "for ever" with a number; no server would take such an expiry either.
 fn plausible(times: Times, now_ms: i64) -> Times {
     const YEAR_2000_MS: i64 = 946_684_800_000;
     const DAY_MS: i64 = 86_400_000;
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let beyond = now_ms.saturating_add(millis(CENTURY));
+    let for_ever = times.ends_ms.is_some_and(|end| end > beyond)
+        || matches!(times.timeout, OwnTimeout::After(own) if own > CENTURY);
     let past = |time: &i64| (YEAR_2000_MS..=now_ms.saturating_add(DAY_MS)).contains(time);
     Times {
         created_ms: times.created_ms.filter(past),
         last_access_ms: times.last_access_ms.filter(past),
         ends_ms: times.ends_ms.filter(|time| *time >= YEAR_2000_MS),
-        timeout: times.timeout,
+        timeout: match for_ever {
+            true => OwnTimeout::Never,
+            false => times.timeout,
+        },
     }
 }
 
@@ -200,11 +208,7 @@ fn weigh(rule: &SessionRule, facts: &KeyFacts, times: &Times, now_ms: i64) -> Ve
     if facts.expiry == Expiry::Never && end.is_some_and(|end| end <= now_ms) {
         return decided(Action::Delete, Reason::Ended);
     }
-    // Nobody waits a hundred years: such a timeout says "for ever" with a number.
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
-    if matches!(times.timeout, OwnTimeout::Never)
-        || matches!(times.timeout, OwnTimeout::After(own) if own > CENTURY)
-    {
+    if times.timeout == OwnTimeout::Never {
         return match facts.expiry {
             Expiry::Never => decided(Action::Report, Reason::ForEverByIntent),
             Expiry::At(_) => decided(Action::Leave, Reason::ForEverByIntent),

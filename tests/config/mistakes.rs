@@ -182,6 +182,14 @@ fn each_mistake_says_what_would_be_right() {
             "`timeout` is at least one second",
         ),
         (
+            &rule("store = \"flask\"\ntimeout = \"40000d\""),
+            "`timeout` is at most a hundred years",
+        ),
+        (
+            &rule("store = \"flask\"\ntimeout = 1\ngrace = \"40000d\""),
+            "`grace` is at most a hundred years",
+        ),
+        (
             &rule("store = \"flask\"\ntimeout = 1\nmatch = 'session:['"),
             "`match` is no regex",
         ),

@@ -206,7 +206,6 @@ async fn trusted(
         }
         false => return Err(refused(Guard::NoClock)),
     };
-    let look = Look::of(facts, server.now_ms, after_ms).map_err(refused)?;
     let Some(state_dir) = &job.state_dir else {
         return Err(refused(Guard::NoState));
     };
@@ -214,6 +213,16 @@ async fn trusted(
     let unusable = |source| Error::State {
         path: memory.path.clone(),
         source,
+    };
+    let look = match Look::of(facts, server.now_ms, after_ms) {
+        Ok(look) => look,
+        Err(guard) => {
+            // Idle times from under such a server are of no use later, either.
+            if !report {
+                memory.forget().map_err(unusable)?;
+            }
+            return Err(refused(guard));
+        }
     };
     let watch = memory.add(&look).map_err(unusable)?;
     if !report {

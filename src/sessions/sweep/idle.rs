@@ -262,6 +262,14 @@ impl Memory {
         Ok(Watch::after(known, look))
     }
 
+    /// Forgets all.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps it for the next time.
     pub(super) fn keep(&self, watch: &Watch) -> io::Result<()> {
         private::make_folders(private::parent_of(&self.path))?;
@@ -375,6 +383,9 @@ mod tests {
         std::fs::write(&memory.path, b"{").unwrap();
         let anew = memory.add(&look(1200, 3, false)).unwrap();
         assert_eq!(anew.calm_since_ms, Some(1_200_000));
+        memory.forget().unwrap();
+        memory.forget().unwrap();
+        assert!(!memory.path.exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!   used, renewed, changed or removed meanwhile is left for the next run.
 //! - [`Mode::Report`] sends no writing command, and needs no more than reading. No mode disturbs idle times where
 //!   the server knows CLIENT NO-TOUCH (Redis 7.2 and later, every Valkey).
-//! - Before anything is done the server is looked at ([`guard`]), and again after every lost connection.
+//! - Before anything is done the server is looked at (what it is, what this user may), and again after every lost connection.
 //!
 //! The traps: SCAN may give a key twice, so counts are close and not exact while a server rehashes. And what a
 //! pipeline asks for the server holds in memory until it is read, so long values are asked for one at a time.
@@ -19,6 +19,7 @@ mod look;
 mod pipe;
 mod values;
 mod walk;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

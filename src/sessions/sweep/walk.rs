@@ -77,7 +77,7 @@ struct Walk<'a> {
     address: String,
     run_id: Option<String>,
     pace: Pace,
-    count: String,
+    count: usize,
     /// What SCAN is asked for by TYPE.
     kind: Option<&'static [u8]>,
     refused: Refused,
@@ -97,7 +97,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
         address: job.endpoint.place(),
         run_id: run_id(&server),
         pace: Pace::new(job.max_keys_per_second),
-        count: count(&job).to_string(),
+        count: count(&job),
         kind: kind(&job, &server),
         refused: Refused::default(),
         swept: Swept {
@@ -342,7 +342,8 @@ impl Walk<'_> {
             && !scanning
             && place.batches.len() < AHEAD
         {
-            let mut args: Vec<&[u8]> = vec![b"SCAN", cursor, b"COUNT", self.count.as_bytes()];
+            let count = self.count.to_string();
+            let mut args: Vec<&[u8]> = vec![b"SCAN", cursor, b"COUNT", count.as_bytes()];
             if let Some(kind) = self.kind {
                 args.extend([b"TYPE".as_slice(), kind]);
             }
@@ -407,8 +408,12 @@ impl Walk<'_> {
             let name = key.into_bytes().ok_or_else(|| self.unexpected("SCAN"))?;
             names.push(Key::new(Bytes::copy_from_slice(&name), &self.job.rules));
         }
-        // The rate is on the keys that SCAN gives; those that it passes over are not known.
-        self.pace.take(names.len().max(1)).await;
+        // By TYPE the server passes others over: how many is not told, and about COUNT in all.
+        let walked = match self.kind {
+            Some(_) => self.count.max(names.len()),
+            None => names.len().max(1),
+        };
+        self.pace.take(walked).await;
         place.cursor = (cursor != "0").then(|| Bytes::copy_from_slice(&cursor));
         self.swept.scanned += names.len() as u64;
         if !names.is_empty() {

@@ -153,7 +153,12 @@ fn said(facts: &KeyFacts) -> Said {
         created: times.created_ms.filter(past),
         last: times.last_access_ms.filter(past),
         end: times.ends_ms.filter(sane),
-        own: times.timeout,
+        // A century from now is for ever, however it is written.
+        own: match times.timeout {
+            OwnTimeout::After(own) if ms(own) > 36_500 * DAY => OwnTimeout::Never,
+            _ if times.ends_ms.is_some_and(|end| end > NOW + 36_500 * DAY) => OwnTimeout::Never,
+            own => own,
+        },
     }
 }
 
@@ -227,6 +232,7 @@ fn no_combination_breaks_a_promise() {
                 assert_ne!(said.own, OwnTimeout::Never, "{}", context());
                 assert_ne!(rule.store, SessionStore::Express, "{}", context());
                 assert!(at_ms >= NOW + SOONEST, "{}", context());
+                assert!(at_ms < NOW + 73_000 * DAY, "{}", context());
                 // Its own end, or so long after its last use, or so long from now.
                 let promised = match (said.end, said.last) {
                     (Some(end), _) => end.saturating_add(grace),

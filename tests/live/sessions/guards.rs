@@ -4,8 +4,9 @@ use rdbkeeper::config::SessionStore;
 use rdbkeeper::failure::Kind;
 use rdbkeeper::sessions::sweep::Mode;
 
-use super::{job, refused, rule, swept};
+use super::{as_user, job, refused, rule, run, swept};
 use crate::cmd;
+use crate::support::client::Client;
 use crate::support::servers::{self, Options, Server};
 
 #[test]
@@ -55,7 +56,7 @@ fn a_server_that_is_loading_is_not_swept() {
         server
     });
     crate::support::poll::until("it loads", || {
-        let mut client = crate::support::client::Client::tcp(port).ok()?;
+        let mut client = Client::tcp(port).ok()?;
         let reply = client.attempt(cmd!["GET", "o:1"]).ok()?;
         reply
             .error()
@@ -73,4 +74,34 @@ fn a_server_that_is_loading_is_not_swept() {
     assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
     assert!(failure.message.contains("loading"));
     drop(restarting.join().unwrap());
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_in_mid_sweep_is_left_alone() {
+    servers::each(|kind| {
+        for user in ["scripts", "plain"] {
+            let server = Server::with(
+                kind,
+                Options::new()
+                    .user("scripts on >pw ~* +@all")
+                    .user("plain on >pw ~* +@all -@scripting"),
+            );
+            server.client().run(cmd!["SET", "o:1", "a"]);
+            let job = job(
+                &server,
+                vec![rule(SessionStore::Opaque, "^o:", 600)],
+                Mode::Expire,
+            );
+            let port = server.port();
+            rdbkeeper::stage::at(&format!("sweep-decided:{}", job.name), move || {
+                let mut client = Client::tcp(port).unwrap();
+                client.run(cmd!["REPLICAOF", "127.0.0.1", 1]);
+            });
+            let (failed, told) = run(as_user(job, user));
+            let failure = failed.unwrap_err();
+            assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
+            assert!(failure.message.contains("is a replica"), "{failure:?}");
+            assert_eq!(told.told, []);
+        }
+    });
 }

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use rdbkeeper::config::{SessionRule, SessionStore};
 use rdbkeeper::failure::{Failure, Kind};
-use rdbkeeper::sessions::Outcome;
 use rdbkeeper::sessions::sweep::{Job, Mode};
+use rdbkeeper::sessions::{Outcome, Wish};
 
-use super::{Listener, as_user, default_rule, job, refused, rule, run, swept, ttl};
+use super::{
+    Listener, as_user, default_rule, job, now_s, pyramid_key, pyramid_value, refused, rule, run,
+    run_wishing, swept, ttl,
+};
 use crate::cmd;
 use crate::support::client::Client;
 use crate::support::poll::until;
@@ -30,7 +33,11 @@ fn idle_job(server: &Server, state: &Path, mode: Mode) -> Job {
 
 /// A key that was used last so many seconds ago.
 fn idle_key(client: &mut Client, key: &str, idle_s: u64) {
-    client.run(cmd!["SET", "payload", "a"]);
+    idle_key_of(client, key, b"a", idle_s);
+}
+
+fn idle_key_of(client: &mut Client, key: &str, value: &[u8], idle_s: u64) {
+    client.run(cmd!["SET", "payload", value]);
     let payload = client.run(cmd!["DUMP", "payload"]).bytes();
     client.run(cmd!["DEL", key, "payload"]);
     client.run(cmd!["RESTORE", key, 0, payload, "IDLETIME", idle_s]);
@@ -156,6 +163,50 @@ fn a_key_that_was_read_while_the_server_saved_stays() {
         let (_, after) = swept(idle_job(&server, state.path(), Mode::Expire));
         assert_eq!(after.came_of("o:7").1, Outcome::Nothing);
         assert_eq!(ttl(&mut client, "o:7"), -1);
+    }
+}
+
+#[test]
+fn where_the_server_knows_no_touch_values_are_read_and_no_idle_time_is_disturbed() {
+    let able = servers::available()
+        .iter()
+        .filter(|kind| kind.speaks_redis(7, 2));
+    for kind in able {
+        eprintln!("--- {kind}");
+        let server = Server::start(kind);
+        let state = tempfile::tempdir().unwrap();
+        let mut client = server.client();
+        let mut pyramid = default_rule(SessionStore::Pyramid, 1);
+        pyramid.idle = true;
+        pyramid.missing_ttl = rdbkeeper::config::MissingTtl::Report;
+        let job = |mode| Job {
+            rules: vec![pyramid.clone()],
+            ..idle_job(&server, state.path(), mode)
+        };
+        for (number, timeout_s) in [(1, 1), (2, 7200)] {
+            let value = pyramid_value(now_s(), timeout_s, 5);
+            idle_key_of(&mut client, &pyramid_key(number), &value, 1000);
+        }
+        idle_key(&mut client, "other", 1000);
+        until("the idle key would go", || {
+            let (result, told) = run(job(Mode::DryRun));
+            result.is_ok().then_some(())?;
+            (told.came_of(pyramid_key(1)) == ("idle", Outcome::Would)).then_some(())
+        });
+        let wish = Wish {
+            bytes: true,
+            value: true,
+        };
+        let (_, told) = run_wishing(job(Mode::Report), wish);
+        assert_eq!(told.of("other").raw.as_deref(), Some(b"a".as_slice()));
+        for key in [pyramid_key(1), pyramid_key(2), "other".into()] {
+            assert!(client.run(cmd!["OBJECT", "IDLETIME", key]).int() >= 1000);
+        }
+        let (_, told) = swept(job(Mode::Expire));
+        assert_eq!(told.came_of(pyramid_key(1)), ("idle", Outcome::Done));
+        // Its own timeout is longer than the rule's.
+        assert_eq!(told.came_of(pyramid_key(2)), ("no-ttl", Outcome::Nothing));
+        assert!(client.run(cmd!["OBJECT", "IDLETIME", pyramid_key(2)]).int() >= 1000);
     }
 }
 
