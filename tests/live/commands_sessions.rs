@@ -267,6 +267,51 @@ fn a_password_and_a_user_with_few_rights_are_enough_for_a_report() {
 }
 
 #[test]
+fn check_tells_of_the_rules_and_of_what_would_refuse_them() {
+    let server = Server::start(usual());
+    fill(&mut server.client());
+    let scheduled = rules(&server, "sessions_schedule = \"*/15 * * * *\"");
+    let program = Program::new(&scheduled);
+    let text = program.run(["check"]).expect(0).stdout;
+    assert!(
+        text.contains("sessions: 1 rule, would expire by `sessions expire`"),
+        "{text}"
+    );
+    assert!(text.contains("nothing in this version runs by"), "{text}");
+
+    let replica = Server::start(usual());
+    replica.follow(&server);
+    program.configure(&rules(&replica, ""));
+    let found = program.run(["--json", "check"]).json();
+    let sessions = &found["databases"][0]["sessions"];
+    assert_eq!(sessions["rules"], 1);
+    assert_eq!(sessions["refused"], "it is a replica");
+    assert!(sessions["schedule"].is_null());
+    program.run(["sessions", "expire"]).expect(5);
+}
+
+#[test]
+fn the_text_says_in_words_what_the_json_says_in_one() {
+    let server = Server::start(usual());
+    fill(&mut server.client());
+    let program = Program::new(&rules(&server, ""));
+    for arguments in [&["sessions", "report"][..], &["sessions", "expire"]] {
+        let text = program.run(arguments).expect(0).stdout;
+        assert!(text.contains("4: older than `max_age`\n"), "{text}");
+        assert!(text.contains("28: the TTL is in order\n"), "{text}");
+        assert!(!text.contains("too-old") && !text.contains("ttl-in-order"));
+    }
+    // Without rules in the way, a suggestion is told with what to do with it.
+    program.configure(&format!(
+        "[[database]]\nname = \"sessions\"\nurl = \"redis://127.0.0.1:{}/1\"\n",
+        server.port()
+    ));
+    let text = program.run(["sessions", "report"]).expect(0).stdout;
+    assert!(text.contains("look like sessions of pyramid"), "{text}");
+    assert!(text.contains("below its [[database]]"), "{text}");
+}
+
+#[test]
 fn what_was_done_before_a_signal_is_told_and_the_rest_is_left() {
     let server = Server::start(usual());
     let mut client = server.client();

@@ -122,14 +122,21 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
         .with_progress("expiring sessions", Unit::Keys, &meter, work)
         .await;
     let document = tally.document(database.name.as_str(), dry_run);
-    let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
+    let all = match &swept {
+        Ok(swept) => swept.databases.iter().map(|visited| visited.keys).sum(),
+        Err(_) => None,
+    };
+    let text = tally_text::text(&document, all, &|paint, text| app.output.paint(paint, text));
     match swept {
         Ok(swept) => {
             warn(database, &swept.warnings);
             Ok((serde_json::to_value(&document).unwrap_or_default(), text))
         }
         Err(failure) if tally.done() > 0 => {
-            let done = format!("{} keys had been done by then, and stay so", tally.done());
+            let done = format!(
+                "{} had been done by then, and stay so",
+                tally_text::keys(tally.done())
+            );
             let document = serde_json::to_value(&document).unwrap_or_default();
             Err((failure.cause(done), Some((document, text))))
         }
