@@ -310,7 +310,7 @@ impl Suggestion {
             Some(timeout) => {
                 let from = match self.timeout_from {
                     Some(TimeoutFrom::LongestTtl) => {
-                        "   # from the longest TTL seen: compare with the application's"
+                        "   # a guess from the longest TTL seen: write what the application has"
                     }
                     _ => "",
                 };
@@ -573,7 +573,7 @@ mod tests {
             Some(1_000_000),
         );
         assert!(found[0].toml.ends_with(
-            "timeout = \"20m\"   # from the longest TTL seen: compare with the application's\n"
+            "timeout = \"20m\"   # a guess from the longest TTL seen: write what the application has\n"
         ));
     }
 
