@@ -19,19 +19,13 @@ pub fn acl_line(
     let has = |shape: Shape| rules.iter().any(|rule| stores::shape(rule.store) == shape);
     let reads = rules.iter().any(|rule| stores::reads_values(rule.store));
     // Not `%R~*`: the servers' `*` does not match the empty key.
-    let mut grants = vec![
-        "+ping",
-        "+info",
-        "+time",
-        "+dbsize",
-        "+scan",
-        "+memory|usage",
-    ];
+    let mut grants = vec!["+ping", "+info", "+time", "+dbsize", "+scan"];
     grants.push(if at_least(Version(7, 0, 0)) {
         "+pexpiretime"
     } else {
         "+pttl"
     });
+    grants.push("+memory|usage");
     // A report reads the values of keys that no rule takes, too.
     if mode == Mode::Report || reads && (has(Shape::Text) || has(Shape::Any)) {
         grants.push("+getrange");

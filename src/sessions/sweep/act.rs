@@ -42,7 +42,8 @@ pub(super) async fn act(
         let (acted, ended) = act_step(server, place, &mut keys[done..end], now_ms).await;
         done += acted;
         if let Err(source) = ended {
-            let key = keys.get(done).map(|key| key.name.clone());
+            let mut failed = keys[done..].iter().filter(|key| key.writes());
+            let key = failed.next().map(|key| key.name.clone());
             let error = explain(server, place, source, &key.unwrap_or_default()).await;
             return (done, Err(error));
         }
@@ -254,10 +255,14 @@ impl Key {
     }
 }
 
-/// What a failed act on a key means. Within a script a server does not say which command is forbidden, so each is
-/// asked for a key that does not exist: one whose name begins as this one's, which this user may use.
+/// What a failed act on a key means. Within a script or a transaction it is not told which command is forbidden, so
+/// each is asked for a key that does not exist: one whose name begins as this one's, which this user may use.
 async fn explain(server: &mut Server, place: &str, source: server::Error, key: &[u8]) -> Error {
-    let own = matches!(&source, server::Error::Reply { command, reply } if command.contains(' ') && !reply.forbids_keys());
+    let own = matches!(
+        &source,
+        server::Error::Reply { command, reply }
+            if command.starts_with("a command ") && !reply.forbids_keys()
+    );
     if own
         && matches!(
             source.code(),
@@ -268,7 +273,8 @@ async fn explain(server: &mut Server, place: &str, source: server::Error, key: &
         let _ = getrandom::fill(&mut random);
         let ending = format!(":rdbkeeper:probe:{}", values::sha1_hex(&random));
         let nobody = [key, ending.as_bytes()].concat();
-        let asked: [&[&[u8]]; 6] = [
+        let asked: [&[&[u8]]; 7] = [
+            &[b"PEXPIRE", &nobody, b"9999999999"],
             &[b"TYPE", &nobody],
             &[b"PEXPIREAT", &nobody, b"9999999999999"],
             &[b"UNLINK", &nobody],
@@ -276,7 +282,14 @@ async fn explain(server: &mut Server, place: &str, source: server::Error, key: &
             &[b"SREM", &nobody, b"x"],
             &[b"ZREM", &nobody, b"x"],
         ];
+        let other_way: &[&[u8]] = match server.scripts {
+            true => &[b"PEXPIRE"],
+            false => &[b"TYPE", b"PEXPIREAT"],
+        };
         for args in asked {
+            if other_way.contains(&args[0]) {
+                continue;
+            }
             let answered = match server.pipe.now().await {
                 Ok(wire) => wire.call(args).await,
                 Err(error) => Err(error),

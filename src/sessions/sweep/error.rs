@@ -209,12 +209,17 @@ impl Error {
             };
         }
         match (&source, source.code()) {
-            (server::Error::Reply { command, .. }, Some(Code::NoPerm)) => Error::Forbidden {
-                grant: grant(command),
-                command: command.clone(),
-                place,
-                source: Box::new(source),
-            },
+            // Of one in a script or a transaction the name may not be known.
+            (server::Error::Reply { command, .. }, Some(Code::NoPerm))
+                if !command.starts_with("a command ") =>
+            {
+                Error::Forbidden {
+                    grant: grant(command),
+                    command: command.clone(),
+                    place,
+                    source: Box::new(source),
+                }
+            }
             (_, Some(Code::Loading)) => Error::Loading { place },
             (_, Some(Code::ReadOnly)) => Error::Replica {
                 place,

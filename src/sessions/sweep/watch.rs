@@ -92,7 +92,8 @@ async fn watched(
         return failed.map_or(Ok(true), Err);
     }
     stage::reached(&format!("sweep-watched:{place}"));
-    wire.queue(&[b"MULTI"]);
+    // Without it what follows would be done at once.
+    wire.call(&[b"MULTI"]).await?;
     let mut queued = 0;
     for at in &same {
         keys[*at].attempted();
@@ -101,8 +102,8 @@ async fn watched(
     wire.queue(&[b"EXEC"]);
     wire.flush().await?;
     let mut refused = None;
-    for _ in 0..=queued {
-        if let Err(error) = wire.reply().await?.ok("MULTI") {
+    for _ in 0..queued {
+        if let Err(error) = wire.reply().await?.ok("a command in a transaction") {
             refused = refused.or(Some(error));
         }
     }

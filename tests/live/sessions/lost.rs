@@ -138,7 +138,7 @@ fn what_was_done_when_its_answer_was_lost_is_told_as_done() {
 }
 
 /// Sweeps a server of a thousand keys that is restarted when two batches are done.
-fn restarted(server: &mut Server, mode: Mode, observer: &mut (dyn Observer)) -> Swept {
+fn restarted(server: &mut Server, mode: Mode, observer: &mut dyn Observer) -> Swept {
     let mut client = server.client();
     client.run(cmd!["FLUSHALL"]);
     client.run_all(

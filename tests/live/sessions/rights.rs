@@ -139,13 +139,18 @@ fn keys_that_a_user_may_not_use_are_passed_over_in_a_report_and_end_other_sweeps
 #[test]
 fn a_user_that_may_use_some_keys_is_told_which_command_it_lacks() {
     servers::each(|kind| {
-        let server = Server::with(kind, Options::new().user("part on >pw ~0* +@all -unlink"));
+        let options = Options::new()
+            .user("scripts on >pw ~0* +@all -unlink")
+            .user("plain on >pw ~0* +@all -unlink -@scripting");
+        let server = Server::with(kind, options);
         let value = pyramid_value(now_s() - 40 * 86_400, 3600, 5);
         server.client().run(cmd!["SET", pyramid_key(1), value]);
-        let failure = refused(as_user(job(&server, rules(), Mode::Expire), "part"));
-        assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
-        assert!(failure.message.contains("UNLINK"), "{failure:?}");
-        assert!(failure.hint.unwrap().contains("+unlink"));
+        for user in ["scripts", "plain"] {
+            let failure = refused(as_user(job(&server, rules(), Mode::Expire), user));
+            assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
+            assert!(failure.message.contains("UNLINK"), "{failure:?}");
+            assert!(failure.hint.unwrap().contains("+unlink"));
+        }
     });
 }
 
@@ -158,9 +163,17 @@ fn on_a_full_server_a_script_deletes_and_who_may_run_none_is_told_so() {
         client.run(cmd!["SET", pyramid_key(1), value]);
         client.run(cmd!["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
         client.run(cmd!["CONFIG", "SET", "maxmemory", 1]);
-        let failure = refused(as_user(job(&server, rules(), Mode::Expire), "plain"));
-        assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
-        assert!(failure.hint.unwrap().contains("+eval"));
+        match run(as_user(job(&server, rules(), Mode::Expire), "plain")).0 {
+            Err(failure) => {
+                assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
+                assert!(failure.hint.unwrap().contains("+eval"));
+            }
+            // Of late a transaction without a command that takes memory is let through.
+            Ok(_) => {
+                assert!(kind.is_valkey() || kind.speaks_redis(8, 0));
+                return;
+            }
+        }
         assert_eq!(ttl(&mut client, pyramid_key(1)), -1);
         let (_, told) = swept(as_user(job(&server, rules(), Mode::Expire), "scripts"));
         assert_eq!(told.came_of(pyramid_key(1)), ("too-old", Outcome::Done));

@@ -280,7 +280,9 @@ fn fields_that_are_too_long_are_not_read() {
         between(server, &name, move |client| {
             client.run(spring_session(&grown, used, &"x".repeat(200_000)));
         });
-        let rules = vec![default_rule(SessionStore::Spring, 1800)];
+        // Two types, so that SCAN gives strings, too.
+        let mut rules = rules();
+        rules.push(default_rule(SessionStore::Spring, 1800));
         let mut job = as_user(job(server, rules, Mode::Expire), user);
         job.name = name;
         let (_, told) = swept(job);
