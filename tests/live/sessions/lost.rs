@@ -175,8 +175,10 @@ fn restarted(server: &mut Server, mode: Mode, observer: &mut dyn Observer) -> Sw
     swept
 }
 
+/// A server that has lost nothing when it was killed and restarted.
 fn lasting() -> Server {
-    Server::with(servers::usual(), Options::new().config("appendonly yes"))
+    let options = Options::new().config("appendonly yes");
+    Server::with(servers::usual(), options.config("appendfsync always"))
 }
 
 #[test]
