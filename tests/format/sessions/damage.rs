@@ -149,7 +149,12 @@ fn what_is_nested_deep_overflows_nothing() {
     let max_age = [b"{\"cookie\":{\"originalMaxAge\":".as_slice(), &json, b"}}"].concat();
     let msgpack = [b"\x81\xa1a".as_slice(), &vec![0x91; deep], b"\xc0"].concat();
     let php = [b"a|".as_slice(), &around("a:1:{i:0;", "N;", "}")].concat();
-    let payload = around("a:1:{i:0;", "N;", "}");
+    let payload = [
+        b"a:1:{s:6:\"_token\";".as_slice(),
+        &around("a:1:{i:0;", "N;", "}"),
+        b"}",
+    ]
+    .concat();
     let laravel = [
         format!("s:{}:\"", payload.len()).as_bytes(),
         &payload,

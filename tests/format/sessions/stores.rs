@@ -313,9 +313,9 @@ fn of_laravels_cache_only_sessions_are_taken() {
     let encrypted = "eyJpdiI6IkFBQUEiLCJ2YWx1ZSI6IkJCQkIiLCJtYWMiOiJDQ0NDIn0=";
     for payload in [
         "a:1:{s:6:\"_token\";s:2:\"tt\";}",
-        "a:0:{}",
+        "a:2:{i:0;N;s:6:\"_flash\";a:2:{s:3:\"old\";a:0:{}s:3:\"new\";a:0:{}}}",
         "{\"_token\":\"tt\"}",
-        "[]",
+        "{\"user\":1,\"_flash\":{\"old\":[],\"new\":[]}}",
         encrypted,
     ] {
         let text = serialized(payload);
@@ -334,12 +334,20 @@ fn of_laravels_cache_only_sessions_are_taken() {
         let json = serde_json::to_vec(&inner).unwrap();
         assert_eq!(laravel(&json), Ok(Times::default()));
     }
-    // A cached array, text, number (a rate limiter's count), object, page, and what looks encrypted.
+    // A cached array, text, number (a rate limiter's count), object, page, what looks encrypted, and texts that are
+    // arrays once more, without what is in every session.
     for text in [
         "a:1:{s:1:\"a\";i:1;}".to_owned(),
         serialized("on"),
         serialized("<html>cached</html>"),
         serialized("eyJpdiI6I not base64"),
+        serialized("a:0:{}"),
+        serialized("a:1:{s:1:\"a\";s:6:\"_token\";}"),
+        serialized("a:1:{i:0;a:1:{s:6:\"_token\";N;}}"),
+        serialized("a:1:{s:6:\"_token\";N;}x"),
+        serialized("[]"),
+        serialized("{\"products\":[1,2]}"),
+        serialized("{\"page\":{\"_token\":1}}"),
         "5".to_owned(),
         "1795383184".to_owned(),
         "i:5;".to_owned(),
