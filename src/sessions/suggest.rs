@@ -188,7 +188,9 @@ impl Class {
         }
         let longest = u64::try_from(self.longest_ms).unwrap_or(0);
         let longest = Duration::from_millis(longest).saturating_sub(stores::margin(store));
-        if longest.is_zero() {
+        // A key or two with a TTL say nothing of those without.
+        let with_ttl = self.keys.saturating_sub(self.without_ttl);
+        if longest.is_zero() || with_ttl < 10 && with_ttl * 2 < self.keys {
             return (None, None);
         }
         (Some(rounded_up(longest)), Some(TimeoutFrom::LongestTtl))

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess,
+    SeqAccess, Visitor,
 };
 
 use crate::sessions::facts::{OwnTimeout, Unreadable};
@@ -23,15 +24,50 @@ pub(super) enum Datum {
     Float(f64),
     /// Text.
     Text(String),
-    /// A point in time: Unix, in milliseconds.
-    Moment(i64),
+    /// A date and time.
+    Moment(Moment),
     /// A dictionary.
     Dict,
     /// Anything else.
     Other,
 }
 
+/// A date and time: Unix, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// With its time zone.
+    At(i64),
+    /// Without, and read as UTC.
+    Local(i64),
+}
+
+impl Moment {
+    /// As UTC, where it says nothing else.
+    pub(super) fn utc_ms(self) -> i64 {
+        match self {
+            Moment::At(ms) | Moment::Local(ms) => ms,
+        }
+    }
+
+    /// The latest that it can mean: no zone is further behind UTC than twelve hours.
+    pub(super) fn latest_ms(self) -> i64 {
+        match self {
+            Moment::At(ms) => ms,
+            Moment::Local(ms) => ms.saturating_add(12 * 3_600_000),
+        }
+    }
+}
+
 impl Datum {
+    /// Text that may be a date. No store asks for a longer one, and a copy of it would cost memory.
+    pub(super) fn text(text: &str) -> Datum {
+        const LONGEST: usize = 256;
+        match text.len() {
+            0..=LONGEST => Datum::Text(text.to_owned()),
+            _ => Datum::Other,
+        }
+    }
+
     /// A Unix time in seconds, as milliseconds.
     pub(super) fn seconds_ms(&self) -> Result<i64, Unreadable> {
         match self {
@@ -60,47 +96,52 @@ impl Datum {
     }
 }
 
-/// A date and time as Python and JavaScript write them; one without a zone is UTC. Unix, in milliseconds.
-pub(super) fn iso_ms(text: &str) -> Option<i64> {
+/// A date and time as Python and JavaScript write them.
+pub(super) fn iso(text: &str) -> Option<Moment> {
     if let Ok(moment) = text.parse::<Timestamp>() {
-        return Some(moment.as_millisecond());
+        return Some(Moment::At(moment.as_millisecond()));
     }
     let naive: DateTime = text.parse().ok()?;
     let moment = naive.to_zoned(TimeZone::UTC).ok()?;
-    Some(moment.timestamp().as_millisecond())
+    Some(Moment::Local(moment.timestamp().as_millisecond()))
 }
 
 /// Some members of a JSON object, by name; the last counts where there are several.
 ///
 /// # Errors
 /// When it is no JSON document, or one that is no object.
-pub(super) fn json_members<const N: usize>(
+pub(super) fn json_members<T: DeserializeOwned, const N: usize>(
     value: &[u8],
     names: [&str; N],
-) -> Result<[Option<Datum>; N], Unreadable> {
-    let mut found = [const { None }; N];
+) -> Result<[Option<T>; N], Unreadable> {
     let mut document = serde_json::Deserializer::from_slice(value);
+    let found = members(&mut document, names).map_err(|_| Unreadable::Format)?;
+    document.end().map_err(|_| Unreadable::Format)?;
+    found.ok_or(Unreadable::NotASession)
+}
+
+/// The same of a part of a document; `None` where it is no object. What is not asked for is passed over, and nothing is
+/// kept of it.
+pub(super) fn members<'de, D: Deserializer<'de>, T: Deserialize<'de>, const N: usize>(
+    part: D,
+    names: [&str; N],
+) -> Result<Option<[Option<T>; N]>, D::Error> {
+    let mut found = [const { None }; N];
     let members = Members {
         names: &names,
         found: &mut found,
     };
-    let object = members
-        .deserialize(&mut document)
-        .map_err(|_| Unreadable::Format)?;
-    document.end().map_err(|_| Unreadable::Format)?;
-    if !object {
-        return Err(Unreadable::NotASession);
-    }
-    Ok(found)
+    let object = members.deserialize(part)?;
+    Ok(object.then_some(found))
 }
 
 /// Reads a document; whether it is an object.
-struct Members<'a> {
+struct Members<'a, T> {
     names: &'a [&'a str],
-    found: &'a mut [Option<Datum>],
+    found: &'a mut [Option<T>],
 }
 
-impl<'de> DeserializeSeed<'de> for Members<'_> {
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Members<'_, T> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, document: D) -> Result<bool, D::Error> {
@@ -108,7 +149,7 @@ impl<'de> DeserializeSeed<'de> for Members<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Members<'_> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<'_, T> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,7 +224,7 @@ impl<'de> Visitor<'de> for DatumVisitor {
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Datum, E> {
-        Ok(i64::try_from(number).map_or(Datum::Other, Datum::Int))
+        Ok(i64::try_from(number).map_or(Datum::Float(number as f64), Datum::Int))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Datum, E> {
@@ -191,7 +232,7 @@ impl<'de> Visitor<'de> for DatumVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Datum, E> {
-        Ok(Datum::Text(text.to_owned()))
+        Ok(Datum::text(text))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Datum, A::Error> {

@@ -5,38 +5,43 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
 
+use super::datum::{Datum, json_members, members};
 use crate::sessions::facts::{OwnTimeout, Times, Unreadable};
 
-#[derive(Deserialize)]
-struct Session {
-    cookie: Option<Value>,
+/// What a session has by the name `cookie`.
+enum Cookie {
+    /// The cookie's `originalMaxAge`, where it has one.
+    MaxAge(Option<Datum>),
+    /// No object.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Cookie {
+    fn deserialize<D: Deserializer<'de>>(part: D) -> Result<Cookie, D::Error> {
+        let found = members(part, ["originalMaxAge"])?;
+        Ok(found.map_or(Cookie::Other, |[max_age]| Cookie::MaxAge(max_age)))
+    }
 }
 
 /// Reads a session.
 pub(super) fn read(value: &[u8]) -> Result<Times, Unreadable> {
-    serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Unreadable::Format)?;
-    // A document that is no object, or whose `cookie` is none, is no session.
-    let object = value.trim_ascii_start().starts_with(b"{");
-    let session = object.then(|| serde_json::from_slice::<Session>(value).ok());
-    let Some(Some(Session {
-        cookie: Some(Value::Object(cookie)),
-    })) = session
-    else {
+    let [Some(Cookie::MaxAge(max_age))] = json_members(value, ["cookie"])? else {
         return Err(Unreadable::NotASession);
     };
-    let timeout = match cookie.get("originalMaxAge") {
+    let millis = match max_age {
         // Until the browser closes, or without any: the store's own TTL is the site's timeout.
-        None | Some(Value::Null) => OwnTimeout::Unknown,
-        Some(millis) => match millis.as_f64().ok_or(Unreadable::Format)? {
-            millis if millis > 0.0 => OwnTimeout::After(
-                Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX),
-            ),
-            _ => OwnTimeout::Unknown,
-        },
+        None | Some(Datum::Null) => 0.0,
+        Some(Datum::Int(millis)) => millis as f64,
+        Some(Datum::Float(millis)) => millis,
+        Some(_) => return Err(Unreadable::Format),
+    };
+    let timeout = match millis > 0.0 {
+        true => {
+            OwnTimeout::After(Duration::try_from_secs_f64(millis / 1000.0).unwrap_or(Duration::MAX))
+        }
+        false => OwnTimeout::Unknown,
     };
     Ok(Times {
         timeout,

@@ -1,7 +1,7 @@
 //! How frameworks keep sessions: which keys are sessions by their names, and what stands in their values.
 //!
 //! Nothing is run: a pickle is walked, not unpickled. Values are other people's data and may be anything, so
-//! every reader's memory is bounded by the length of its input, and none panics or recurses without bound.
+//! what is longer than [`LONGEST`] is not read, every reader's memory is bounded, and none panics or recurses without bound.
 //! The trap: names that only look like sessions (`websauna_session_test`) and values that were not written
 //! by the store. Both are [`Unreadable`], and whoever reads them leaves them alone.
 
@@ -18,6 +18,9 @@ use std::time::Duration;
 use self::spring::Companions;
 use super::facts::{Role, Times, Unreadable};
 use crate::config::SessionStore;
+
+/// The longest string that is read, in bytes. Whatever stands in it, reading it takes less than 32 MiB.
+pub const LONGEST: usize = 1 << 20;
 
 /// Whether a store's values are looked at before anything is done to its keys.
 pub fn reads_values(store: SessionStore) -> bool {
@@ -96,8 +99,11 @@ fn is_celery_result(key: &[u8]) -> bool {
 /// Reads a string value.
 ///
 /// # Errors
-/// When it is not what the store writes.
+/// When it is not what the store writes, or too long to be read.
 pub fn read_text(store: SessionStore, value: &[u8]) -> Result<Times, Unreadable> {
+    if value.len() > LONGEST {
+        return Err(Unreadable::TooLong);
+    }
     match store {
         SessionStore::Pyramid => python::read_pyramid(value),
         SessionStore::PyramidSessionRedis => python::read_pyramid_session_redis(value),

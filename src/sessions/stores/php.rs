@@ -3,6 +3,11 @@
 //! No times stand in them. What is read is whether the value is a session at all: the notation of `serialize()`
 //! is walked to its end, without recursion, with one number kept for each array that is open.
 
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
+
+use super::datum::json_members;
 use crate::sessions::facts::{Times, Unreadable};
 
 /// The header of igbinary, format 1 or 2 (`igbinary.c`), in front of an array or a text.
@@ -26,26 +31,29 @@ pub(super) fn read_php(value: &[u8]) -> Result<Times, Unreadable> {
 }
 
 /// A session of Laravel's `redis` driver, which is its cache: the payload, as a text of `serialize()`, or of the
-/// serializer that its phpredis connection has. What else the cache holds is no session.
+/// serializer that its phpredis connection has. What else the cache holds is no session: its names can be of the same
+/// shape (SHA-1 of an address), and a page in JSON is a text as well. So what is not encrypted has to have what
+/// `Illuminate\Session\Store` puts into every session, `_token` as it starts and `_flash` as it saves.
 pub(super) fn read_laravel(value: &[u8]) -> Result<Times, Unreadable> {
     let outer = match igbinary(value) {
-        Some(rest) => igbinary_text(rest).ok_or(Unreadable::NotASession)?.to_vec(),
+        Some(rest) => Cow::from(igbinary_text(rest).ok_or(Unreadable::NotASession)?),
         None if value.starts_with(b"\"") => serde_json::from_slice::<String>(value)
             .map_err(|_| Unreadable::Format)?
-            .into_bytes(),
-        None => value.to_vec(),
+            .into_bytes()
+            .into(),
+        None => Cow::from(value),
     };
     let payload = match serialized_text(&outer) {
         Some(payload) => payload,
         // The connection's serializer can be the only one; without one this is something else of the cache.
-        None if outer != value => &outer,
+        None if *outer != *value => &outer,
         None if is_serialized(value) || is_numeric(value) => return Err(Unreadable::NotASession),
         None => return Err(Unreadable::Format),
     };
-    let session = (payload.starts_with(b"a:") && is_serialized(payload))
-        || is_encrypted(payload)
-        || serde_json::from_slice::<serde::de::IgnoredAny>(payload).is_ok()
-            && matches!(payload.first(), Some(b'{' | b'['));
+    let session = is_encrypted(payload)
+        || has_member(payload, &["_token", "_flash"])
+        || json_members::<IgnoredAny, 2>(payload, ["_token", "_flash"])
+            .is_ok_and(|found| found.iter().any(Option::is_some));
     session.then(Times::default).ok_or(Unreadable::NotASession)
 }
 
@@ -88,6 +96,12 @@ fn serialized_text(value: &[u8]) -> Option<&[u8]> {
 fn is_serialized(value: &[u8]) -> bool {
     let mut walker = Walker { rest: value };
     walker.value().is_some() && walker.rest.is_empty()
+}
+
+/// Whether it is one array of `serialize()` that has something by one of these names.
+fn has_member(value: &[u8], names: &[&str]) -> bool {
+    let mut walker = Walker { rest: value };
+    walker.array_with(names) == Some(true) && walker.rest.is_empty()
 }
 
 /// Whether it is `name|value` after each other; `!name|` for a name without value.
@@ -145,6 +159,29 @@ impl<'a> Walker<'a> {
         let text = self.take(length)?;
         self.exactly(b"\"")?;
         Some(text)
+    }
+
+    /// One array with all that stands in it; whether it has something by one of these names.
+    fn array_with(&mut self, names: &[&str]) -> Option<bool> {
+        self.exactly(b"a:")?;
+        let members = self.count(b':')?;
+        self.exactly(b"{")?;
+        let mut found = false;
+        for _ in 0..members {
+            if self.rest.starts_with(b"s:") {
+                self.exactly(b"s:")?;
+                let name = self.quoted()?;
+                self.exactly(b";")?;
+                found |= names.iter().any(|wanted| wanted.as_bytes() == name);
+            } else if self.rest.starts_with(b"i:") {
+                self.value()?;
+            } else {
+                return None;
+            }
+            self.value()?;
+        }
+        self.exactly(b"}")?;
+        Some(found)
     }
 
     /// One value with all that stands in it.

@@ -4,7 +4,8 @@
 //! give is an opaque value; only the few that make a `datetime` are understood, from their arguments.
 //!
 //! Values live in one arena and are spoken of by index, so that a memo or `DUP` copies four bytes however
-//! large the value is, and texts are ranges of the input. Memory is in proportion to the input; there is no recursion.
+//! large the value is, and texts are ranges of the input. There is no recursion, and of nothing are more than [`MOST`]
+//! kept: a byte of a pickle can make a value of many. What has more is not walked to its end.
 //! The trap: a session's own data may have keys that are named like the envelope's. What counts is the
 //! dictionary that stands at the top at the end, and the last value that it got for a key.
 
@@ -13,15 +14,26 @@ mod walker;
 
 use self::calls::Callable;
 use self::walker::Walker;
+use super::datum::Moment;
 
-/// Why bytes are no pickle.
+/// The most values that are kept of a pickle; so many may stand on the stack, in the memo and in dictionaries,
+/// and so many marks be set. All of it comes to 16 MiB.
+const MOST: usize = 1 << 18;
+
+/// Why bytes are no pickle that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at byte {at}: {what}")]
-pub(super) struct Broken {
-    /// Where.
-    at: usize,
-    /// What is wrong there.
-    what: &'static str,
+pub(super) enum Broken {
+    /// They are no pickle.
+    #[error("at byte {at}: {what}")]
+    At {
+        /// Where.
+        at: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// It has more than is kept.
+    #[error("more than {MOST} values")]
+    TooMany,
 }
 
 /// A value of the top dictionary.
@@ -37,8 +49,8 @@ pub(super) enum Plain<'a> {
     Text(&'a [u8]),
     /// A dictionary.
     Dict,
-    /// A `datetime.datetime`, Unix, in milliseconds; one without a time zone is taken as UTC.
-    Moment(i64),
+    /// A `datetime.datetime`.
+    Moment(Moment),
     /// Anything else.
     Other,
 }
@@ -61,7 +73,7 @@ enum Node {
     /// A `timedelta`, or what a time zone adds to UTC, in microseconds.
     Delta(i64),
     Zone(i64),
-    Moment(i64),
+    Moment(Moment),
     Opaque,
 }
 
@@ -87,7 +99,7 @@ impl<'a> Pickle<'a> {
     /// Where and why it is none.
     pub(super) fn walk(input: &'a [u8]) -> Result<Pickle<'a>, Broken> {
         if u32::try_from(input.len()).is_err() {
-            return Err(Broken {
+            return Err(Broken::At {
                 at: 0,
                 what: "longer than 4 GiB",
             });
@@ -122,7 +134,7 @@ impl<'a> Pickle<'a> {
             Node::Float(number) => Plain::Float(number),
             Node::Text { from, to } => Plain::Text(self.text(from, to)),
             Node::Dict => Plain::Dict,
-            Node::Moment(at_ms) => Plain::Moment(at_ms),
+            Node::Moment(moment) => Plain::Moment(moment),
             _ => Plain::Other,
         })
     }

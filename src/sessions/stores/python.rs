@@ -6,12 +6,12 @@ use flate2::{Decompress, FlushDecompress, Status};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::datum::{Datum, iso_ms, json_members};
-use super::pickle::{Pickle, Plain};
+use super::datum::{Datum, Moment, iso, json_members};
+use super::pickle::{Broken, Pickle, Plain};
 use crate::sessions::facts::{OwnTimeout, Times, Unreadable};
 
 /// The most that a compressed value may come to.
-const LARGEST: usize = 16 << 20;
+const LARGEST: usize = 4 << 20;
 /// How deep msgpack may be nested: its reader recurses.
 const DEEPEST: usize = 128;
 
@@ -57,16 +57,17 @@ pub(super) fn read_pyramid_session_redis(value: &[u8]) -> Result<Times, Unreadab
 }
 
 /// Django: the session's own dictionary. `_session_expiry` is what `set_expiry` was given: seconds after the
-/// last change, 0 for "until the browser closes", or a date.
+/// last change, 0 for "until the browser closes", or a date. With `USE_TZ = False`, the default before Django 5, that is
+/// the site's local time and names no zone: the session ends at the latest instant that it can mean.
 pub(super) fn read_django(value: &[u8]) -> Result<Times, Unreadable> {
     let [expiry] = read_dict(value, ["_session_expiry"])?;
     let mut times = Times::default();
     match expiry {
         None => {}
         Some(Datum::Text(text)) => {
-            times.ends_ms = Some(iso_ms(&text).ok_or(Unreadable::Format)?);
+            times.ends_ms = Some(iso(&text).ok_or(Unreadable::Format)?.latest_ms());
         }
-        Some(Datum::Moment(at_ms)) => times.ends_ms = Some(at_ms),
+        Some(Datum::Moment(moment)) => times.ends_ms = Some(moment.latest_ms()),
         Some(seconds) => times.timeout = seconds.timeout()?,
     }
     Ok(times)
@@ -102,10 +103,10 @@ fn walk_msgpack(value: &[u8]) -> Result<(), Unreadable> {
 }
 
 /// Celery: a result, in JSON unless configured otherwise. `date_done` is its beginning: from then on it waits to be
-/// fetched. A result in another notation has no times.
+/// fetched. Releases that name no zone write UTC. A result in another notation has no times.
 pub(super) fn read_celery(value: &[u8]) -> Times {
     let created_ms = match json_members(value, ["date_done"]) {
-        Ok([Some(Datum::Text(date))]) => iso_ms(&date),
+        Ok([Some(Datum::Text(date))]) => iso(&date).map(Moment::utc_ms),
         _ => None,
     };
     Times {
@@ -149,7 +150,7 @@ fn inflate(value: &[u8]) -> Result<Vec<u8>, Unreadable> {
             Status::StreamEnd => return Err(Unreadable::Format),
             _ if plain.len() < plain.capacity() => return Err(Unreadable::Format),
             _ if plain.len() >= LARGEST => return Err(Unreadable::TooLong),
-            _ => plain.reserve(plain.len().max(1024)),
+            _ => plain.reserve_exact(plain.len().max(1024).min(LARGEST - plain.len())),
         }
     }
 }
@@ -169,7 +170,10 @@ fn read_plain<const N: usize>(
     if json {
         return json_members(value, names);
     }
-    let pickle = Pickle::walk(value).map_err(|_| Unreadable::Format)?;
+    let pickle = Pickle::walk(value).map_err(|broken| match broken {
+        Broken::At { .. } => Unreadable::Format,
+        Broken::TooMany => Unreadable::TooLong,
+    })?;
     if !pickle.is_dict() {
         return Err(Unreadable::NotASession);
     }
@@ -178,11 +182,9 @@ fn read_plain<const N: usize>(
             Plain::None => Datum::Null,
             Plain::Int(number) => Datum::Int(number),
             Plain::Float(number) => Datum::Float(number),
-            Plain::Text(bytes) => {
-                String::from_utf8(bytes.to_vec()).map_or(Datum::Other, Datum::Text)
-            }
+            Plain::Text(bytes) => std::str::from_utf8(bytes).map_or(Datum::Other, Datum::text),
             Plain::Dict => Datum::Dict,
-            Plain::Moment(at_ms) => Datum::Moment(at_ms),
+            Plain::Moment(moment) => Datum::Moment(moment),
             Plain::Other => Datum::Other,
         })
     }))

@@ -1,6 +1,6 @@
 //! redis-rack: a hash, as Ruby's Marshal writes it, or as JSON where so configured. No times stand in it.
 
-use super::datum::json_members;
+use super::datum::{Datum, json_members};
 use crate::sessions::facts::{Times, Unreadable};
 
 pub(super) fn read(value: &[u8]) -> Result<Times, Unreadable> {
@@ -9,6 +9,6 @@ pub(super) fn read(value: &[u8]) -> Result<Times, Unreadable> {
         [4, 8, b'{' | b'}' | b'C' | b'o', _, ..] => Ok(Times::default()),
         [4, 8, _, _, ..] => Err(Unreadable::NotASession),
         [4, ..] => Err(Unreadable::Format),
-        _ => json_members(value, []).map(|[]| Times::default()),
+        _ => json_members::<Datum, 0>(value, []).map(|[]| Times::default()),
     }
 }

@@ -17,7 +17,7 @@ use crate::sessions::stores::{self, Shape};
 use crate::sessions::{Unreadable, Value, Verdict, decide};
 
 /// The longest value that is read, in bytes.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = stores::LONGEST;
 /// What is read of every string at first, and of a key that no rule takes: 64 KiB.
 const BEGINNING: usize = 64 << 10;
 /// The longest field of a hash that is read, in bytes.

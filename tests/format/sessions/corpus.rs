@@ -396,3 +396,82 @@ fn the_regexes_that_stores_bring_take_their_sessions_and_no_look_alike() {
         assert!(!laravel.matches(format!("{prefix}{id}:timer").as_bytes()));
     }
 }
+
+#[test]
+fn what_an_application_keeps_beside_its_sessions_is_not_taken_by_default() {
+    let hex = "0123456789abcdef".repeat(4);
+    let sha1 = &hex[..40];
+    let uuid = "07d567b5-7df7-35e2-adb6-69518b6a59fa";
+    let names = [
+        (
+            SessionStore::Flask,
+            vec![
+                "session:config".to_owned(),
+                "session:".to_owned(),
+                "session:1".to_owned(),
+                format!("session:{uuid}:cart"),
+                format!("session:{sha1}"),
+                format!("session:{uuid}\n"),
+                format!("user:session:{uuid}"),
+                format!("my_session:{uuid}"),
+            ],
+        ),
+        (
+            SessionStore::Express,
+            vec![
+                "sess:config".to_owned(),
+                format!("sess:{uuid}"),
+                format!("sess:{sha1}"),
+                format!("app:sess:{}", &hex[..32]),
+            ],
+        ),
+        (
+            SessionStore::Php,
+            vec![
+                "PHPREDIS_SESSION:config".to_owned(),
+                "PHPREDIS_SESSION:".to_owned(),
+                format!("PHPREDIS_SESSION:{sha1}:cart"),
+                format!("PHPREDIS_SESSION:{sha1}_LOCK_"),
+                format!("cache:PHPREDIS_SESSION:{sha1}"),
+                format!("PHPREDIS_SESSIONS:{sha1}"),
+                sha1.to_owned(),
+            ],
+        ),
+        (
+            SessionStore::Rack,
+            vec![
+                hex.clone(),
+                format!("cache:{hex}"),
+                format!("2:{hex}"),
+                format!("12::{hex}"),
+                format!("cache:v2::{hex}"),
+                format!("2::{hex}/page"),
+                format!("2::{}", &hex[..40]),
+                "rack::session:config".to_owned(),
+            ],
+        ),
+        (
+            SessionStore::Laravel,
+            vec![
+                "laravel_database_laravel_cache_settings".to_owned(),
+                format!("laravel_database_laravel_cache_{sha1}:timer"),
+                format!("laravel_database_laravel_cache_page_{sha1}"),
+                format!("laravel_database_laravel_cache_{hex}"),
+                format!("laravel_database_{sha1}"),
+                format!("laravel_database_queues:{sha1}"),
+                sha1.to_owned(),
+            ],
+        ),
+    ];
+    for (store, names) in names {
+        let regex = KeyRegex::new(store.default_match().unwrap()).unwrap();
+        for name in names {
+            assert!(!regex.matches(name.as_bytes()), "{store} takes {name:?}");
+        }
+    }
+    // Of this shape are the names of Laravel's rate limiter too: there the value tells.
+    let laravel = KeyRegex::new(SessionStore::Laravel.default_match().unwrap()).unwrap();
+    let limiter = format!("laravel_database_laravel_cache_{sha1}");
+    assert!(laravel.matches(limiter.as_bytes()));
+    assert!(read_text(SessionStore::Laravel, b"5").is_err());
+}

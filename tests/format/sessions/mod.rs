@@ -3,5 +3,6 @@
 mod corpus;
 mod damage;
 mod decide;
+mod memory;
 mod spring;
 mod stores;

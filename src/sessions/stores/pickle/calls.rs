@@ -3,7 +3,7 @@
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
-use super::Node;
+use super::{Moment, Node};
 
 /// The functions whose results are understood.
 #[derive(Clone, Copy)]
@@ -45,14 +45,13 @@ pub(super) fn call(input: &[u8], callable: Callable, arguments: [Option<Node>; 3
         }
         (Callable::TimeZone, [Some(Node::Delta(micros)), ..]) => Some(Node::Zone(micros)),
         (Callable::DateTime, [Some(Node::Text { from, to }), zone, None]) => {
-            let offset = match zone {
-                None => 0,
-                Some(Node::Zone(micros)) => micros,
-                Some(_) => return None,
-            };
             let packed = input.get(from as usize..to as usize)?;
             let utc_ms = unpack_datetime(packed)?;
-            Some(Node::Moment(utc_ms.checked_sub(offset / 1000)?))
+            Some(Node::Moment(match zone {
+                None => Moment::Local(utc_ms),
+                Some(Node::Zone(micros)) => Moment::At(utc_ms.checked_sub(micros / 1000)?),
+                Some(_) => return None,
+            }))
         }
         _ => None,
     }

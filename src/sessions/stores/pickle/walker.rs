@@ -1,10 +1,18 @@
 //! The opcodes of a pickle, one after the other. They are those of CPython's `Lib/pickletools.py`.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::calls::{Callable, call};
-use super::{Broken, Entry, Index, Node};
+use super::{Broken, Entry, Index, MOST, Node};
+
+/// Adds one more, as long as there are not too many. Their indexes fit in an [`Index`].
+fn keep<T>(kept: &mut Vec<T>, one: T) -> Result<(), Broken> {
+    if kept.len() >= MOST {
+        return Err(Broken::TooMany);
+    }
+    kept.push(one);
+    Ok(())
+}
 
 /// What was met so far.
 pub(super) struct Walker<'a> {
@@ -14,8 +22,10 @@ pub(super) struct Walker<'a> {
     entries: Vec<Entry>,
     stack: Vec<Index>,
     /// How high the stack was at each mark.
-    marks: Vec<usize>,
-    memo: HashMap<u64, Index>,
+    marks: Vec<Index>,
+    memo: Vec<Option<Index>>,
+    /// How many places of the memo are taken.
+    memoized: usize,
 }
 
 impl<'a> Walker<'a> {
@@ -28,7 +38,8 @@ impl<'a> Walker<'a> {
             entries: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Vec::new(),
+            memoized: 0,
         }
     }
 
@@ -50,7 +61,7 @@ impl<'a> Walker<'a> {
     }
 
     fn broken(&self, what: &'static str) -> Broken {
-        Broken { at: self.at, what }
+        Broken::At { at: self.at, what }
     }
 
     /// One opcode; the top value when it was the last.
@@ -145,21 +156,19 @@ impl<'a> Walker<'a> {
     // ---- values
 
     fn add(&mut self, node: Node) -> Result<Index, Broken> {
-        let index =
-            Index::try_from(self.nodes.len()).map_err(|_| self.broken("too many values"))?;
-        self.nodes.push(node);
+        let index = self.nodes.len() as Index;
+        keep(&mut self.nodes, node)?;
         Ok(index)
     }
 
     fn push(&mut self, node: Node) -> Result<(), Broken> {
         let index = self.add(node)?;
-        self.stack.push(index);
-        Ok(())
+        keep(&mut self.stack, index)
     }
 
     /// What stands above the last mark.
     fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
+        self.marks.last().map_or(0, |mark| *mark as usize)
     }
 
     fn pop(&mut self) -> Result<Index, Broken> {
@@ -180,8 +189,8 @@ impl<'a> Walker<'a> {
 
     /// Takes the last mark away; where the values above it begin.
     fn mark(&mut self) -> Result<usize, Broken> {
-        self.marks
-            .pop()
+        let mark = self.marks.pop();
+        mark.map(|mark| mark as usize)
             .ok_or_else(|| self.broken("a mark that is not there"))
     }
 
@@ -207,17 +216,17 @@ impl<'a> Walker<'a> {
 
     fn stack_only(&mut self, code: u8) -> Result<(), Broken> {
         match code {
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => keep(&mut self.marks, self.stack.len() as Index)?,
             b'2' => {
                 let last = self.last()?;
-                self.stack.push(last);
+                keep(&mut self.stack, last)?;
             }
             b'1' => {
                 let from = self.mark()?;
                 self.stack.truncate(from);
             }
             // POP takes a mark away where there is no value above it.
-            _ if self.marks.last() == Some(&self.stack.len()) => {
+            _ if !self.marks.is_empty() && self.floor() == self.stack.len() => {
                 self.marks.pop();
             }
             _ => {
@@ -303,15 +312,23 @@ impl<'a> Walker<'a> {
             b'q' | b'h' => u64::from(self.byte()?),
             b'r' | b'j' => u64::from(u32::from_le_bytes(self.fixed()?)),
             // MEMOIZE counts.
-            _ => self.memo.len() as u64,
+            _ => self.memoized as u64,
         };
+        let slot = usize::try_from(slot).map_err(|_| Broken::TooMany)?;
         if matches!(code, b'g' | b'h' | b'j') {
-            let index = self.memo.get(&slot).copied();
+            let index = self.memo.get(slot).copied().flatten();
             let index = index.ok_or_else(|| self.broken("nothing at that place of the memo"))?;
-            self.stack.push(index);
-        } else {
-            let last = self.last()?;
-            self.memo.insert(slot, last);
+            return keep(&mut self.stack, index);
+        }
+        let last = self.last()?;
+        if slot >= MOST {
+            return Err(Broken::TooMany);
+        }
+        if self.memo.len() <= slot {
+            self.memo.resize(slot + 1, None);
+        }
+        if self.memo[slot].replace(last).is_none() {
+            self.memoized += 1;
         }
         Ok(())
     }
@@ -340,33 +357,40 @@ impl<'a> Walker<'a> {
                 let value = self.pop()?;
                 let key = self.pop()?;
                 let dict = self.last()?;
-                self.set(dict, key, value);
-                Ok(())
+                self.set(dict, key, value)
             }
             _ => {
                 let from = self.mark()?;
-                let pairs = self.stack.split_off(from);
-                if code == b'd' {
-                    self.push(Node::Dict)?;
-                }
-                let dict = self.last()?;
-                let pairs = pairs.chunks_exact(2);
-                if !pairs.remainder().is_empty() {
+                let end = self.stack.len();
+                if !(end - from).is_multiple_of(2) {
                     return Err(self.broken("a key without value"));
                 }
-                for pair in pairs {
-                    self.set(dict, pair[0], pair[1]);
+                let dict = if code == b'd' {
+                    self.add(Node::Dict)?
+                } else {
+                    match from.checked_sub(1) {
+                        Some(at) if from > self.floor() => self.stack[at],
+                        _ => return Err(self.broken("a value that is not there")),
+                    }
+                };
+                for at in (from..end).step_by(2) {
+                    self.set(dict, self.stack[at], self.stack[at + 1])?;
+                }
+                self.stack.truncate(from);
+                if code == b'd' {
+                    keep(&mut self.stack, dict)?;
                 }
                 Ok(())
             }
         }
     }
 
-    fn set(&mut self, dict: Index, key: Index, value: Index) {
+    fn set(&mut self, dict: Index, key: Index, value: Index) -> Result<(), Broken> {
         // Items of what is no plain dictionary (`OrderedDict()`) go where they cannot be mistaken.
         if matches!(self.node(dict), Node::Dict) {
-            self.entries.push(Entry { dict, key, value });
+            keep(&mut self.entries, Entry { dict, key, value })?;
         }
+        Ok(())
     }
 
     /// Lists and sets: what stands in them is not needed.
