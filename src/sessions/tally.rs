@@ -129,6 +129,7 @@ impl Tally {
             scanned: self.scanned,
             rules: self.counts(),
             unmatched: self.unmatched,
+            idle_waits: None,
         }
     }
 
@@ -232,6 +233,9 @@ pub struct ExpireDocument {
     pub rules: Vec<RuleCounts>,
     /// The keys that no rule takes.
     pub unmatched: u64,
+    /// Why nothing counts as idle yet; left out when idle sessions are found, or no rule has `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_waits: Option<String>,
 }
 
 /// A rule, so that the counts can be told apart.

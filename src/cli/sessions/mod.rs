@@ -102,7 +102,10 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
     let swept = app
         .with_progress("expiring sessions", Unit::Keys, &meter, work)
         .await;
-    let document = tally.document(database.name.as_str(), dry_run);
+    let mut document = tally.document(database.name.as_str(), dry_run);
+    if let Ok(swept) = &swept {
+        document.idle_waits.clone_from(&swept.idle_waits);
+    }
     let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
     match swept {
         Ok(swept) => {

@@ -40,11 +40,23 @@ pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
         keys(document.scanned),
         HumanCount(taken),
     );
+    text.push_str(&idle_waits(document.idle_waits.as_deref(), paint));
     for counts in &document.rules {
         text.push_str(&format!("\n{}\n", rule_line(&counts.rule, paint)));
         text.push_str(&indented(facts(counts, mood)));
     }
     text
+}
+
+/// A line that says why nothing counts as idle yet, where that is so.
+pub(super) fn idle_waits(why: Option<&str>, paint: Painter<'_>) -> String {
+    let line = |why| {
+        paint(
+            Paint::Warning,
+            &format!("nothing counts as idle yet: {why}"),
+        )
+    };
+    why.map(|why| line(why) + "\n").unwrap_or_default()
 }
 
 /// `rule 1: pyramid ^websauna_session…$, timeout 365d`. Rules are counted from 1 for people.
@@ -229,6 +241,7 @@ pub(super) mod tests {
             scanned: 2_104_233,
             rules: vec![counts()],
             unmatched: 121,
+            idle_waits: None,
         };
         let shown = text(&document, &plain);
         assert_eq!(
@@ -260,6 +273,7 @@ rule 1: pyramid ^websauna_session[0-9a-f]{64}$, timeout 365d, max_age 365d
             scanned: 5,
             rules: vec![none],
             unmatched: 5,
+            idle_waits: None,
         };
         let shown = text(&document, &plain);
         assert!(
