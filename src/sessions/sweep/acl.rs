@@ -33,7 +33,7 @@ pub fn acl_line(
         grants.push("+getrange");
     }
     if has(Shape::Hash) {
-        grants.push("+hmget");
+        grants.extend(["+hmget", "+exists"]);
     }
     if rules.iter().any(|rule| rule.idle) {
         grants.push("+object|idletime");
@@ -50,7 +50,7 @@ pub fn acl_line(
     if mode == Mode::Expire {
         grants.extend(["+type", "+pexpireat", "+unlink"]);
         if has(Shape::Hash) {
-            grants.extend(["+exists", "+srem", "+zrem"]);
+            grants.extend(["+srem", "+zrem"]);
         }
     }
     format!(

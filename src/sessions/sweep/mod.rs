@@ -16,6 +16,7 @@ mod error;
 mod guard;
 mod idle;
 mod look;
+mod marker;
 mod pipe;
 mod values;
 mod walk;
