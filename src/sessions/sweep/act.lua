@@ -107,6 +107,8 @@ local function act(item)
   if item.what == 'expire' then
     -- A time that is past by now would delete it.
     if tonumber(item.time) <= now_ms then return CHANGED end
+    -- It was shortened meanwhile, to less than this; before 7.0 there is no LT that would see to it.
+    if item.expires ~= -1 and expires <= tonumber(item.time) then return CHANGED end
     local set
     if not seven then
       set = call('PEXPIREAT', item.key, item.time)
