@@ -4,7 +4,10 @@
 use serde::Serialize;
 
 use crate::backup::Job;
+use crate::config::DatabaseConfig;
 use crate::failure::Failure;
+use crate::server::info::Role;
+use crate::server::{self, Endpoint, Facts};
 use crate::source::{Choice, plan};
 use crate::storage::NamedStore;
 use crate::storage::probe::{Probed, probe};
@@ -57,6 +60,52 @@ pub struct Storage {
     /// What it proved to do.
     #[serde(flatten)]
     pub probed: Probed,
+}
+
+/// What was found out about the rules for sessions of a configured database.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sessions {
+    /// How many there are.
+    pub rules: usize,
+    /// Why `sessions expire` would refuse the server; absent where nothing is known to be in its way.
+    pub refused: Option<String>,
+    /// The schedule that is configured.
+    pub schedule: Option<String>,
+}
+
+/// Looks whether the rules of a database could be followed; `None` where it has none, and no schedule. It is asked
+/// of the database's own server, also where backups are taken from a replica.
+pub async fn sessions(database: &DatabaseConfig) -> Option<Sessions> {
+    if database.sessions.is_empty() && database.sessions_schedule.is_none() {
+        return None;
+    }
+    let facts = match Endpoint::of_database(database) {
+        Ok(endpoint) => info(&endpoint).await,
+        Err(failure) => Err(failure),
+    };
+    let refused = match facts {
+        Ok(facts) if facts.loading => Some("it is loading its data set".to_owned()),
+        Ok(facts) if facts.role == Role::Replica => Some("it is a replica".to_owned()),
+        Ok(facts) if facts.cluster_enabled => Some("it is a node of a cluster".to_owned()),
+        Ok(_) => None,
+        Err(failure) => Some(failure.causes.first().unwrap_or(&failure.message).clone()),
+    };
+    Some(Sessions {
+        rules: database.sessions.len(),
+        refused,
+        schedule: database.sessions_schedule.clone(),
+    })
+}
+
+async fn info(endpoint: &Endpoint) -> Result<Facts, Failure> {
+    let told = |error: server::Error| Failure::from(error);
+    endpoint
+        .control()
+        .await
+        .map_err(told)?
+        .info()
+        .await
+        .map_err(told)
 }
 
 /// Tries a database's server. That the chosen method does not work is told in the result.

@@ -6,7 +6,7 @@ use super::args::CheckArgs;
 use super::context::App;
 use super::output::{Paint, error_json};
 use crate::backup::Job;
-use crate::check::{self, Server, Storage};
+use crate::check::{self, Server, Sessions, Storage};
 use crate::failure::{Failure, Kind};
 use crate::setup::{self, Overrides};
 use crate::units::{HumanBytes, HumanCount};
@@ -53,7 +53,15 @@ pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
         match tried {
             Ok((job, found)) => {
                 text.push_str(&server_text(app, &job, &found));
-                databases.push(serde_json::to_value(&found).unwrap_or_default());
+                let mut document = serde_json::to_value(&found).unwrap_or_default();
+                if let Some(sessions) = check::sessions(database).await {
+                    text.push_str(&sessions_text(app, &sessions));
+                    if database.sessions.iter().any(|rule| rule.idle) {
+                        text.push_str("    whether `idle` can be trusted is judged at each run\n");
+                    }
+                    document["sessions"] = serde_json::to_value(&sessions).unwrap_or_default();
+                }
+                databases.push(document);
                 if found.method.is_none() {
                     failed(app, &no_method(&job, &found));
                 }
@@ -127,6 +135,31 @@ fn server_text(app: &App, job: &Job, found: &Server) -> String {
             text.push_str(&format!("    {line}\n"));
         }
         text.push_str(&format!("    needs: {}\n", method.acl));
+    }
+    text
+}
+
+fn sessions_text(app: &App, found: &Sessions) -> String {
+    let rules = match found.rules {
+        0 => "no rules".to_owned(),
+        1 => "1 rule".to_owned(),
+        several => format!("{several} rules"),
+    };
+    let would = match (&found.refused, found.rules) {
+        (_, 0) => "nothing expires".to_owned(),
+        (None, _) => app
+            .output
+            .paint(Paint::Good, "would expire by `sessions expire`"),
+        (Some(why), _) => app.output.paint(
+            Paint::Warning,
+            &format!("`sessions expire` would refuse: {why}"),
+        ),
+    };
+    let mut text = format!("  sessions: {rules}, {would}\n");
+    if found.schedule.is_some() {
+        text.push_str(
+            "    nothing in this version runs by `sessions_schedule`: use the systemd timer, or cron\n",
+        );
     }
     text
 }

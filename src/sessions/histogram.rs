@@ -47,13 +47,13 @@ impl Histogram {
     /// The classes with a name for people each, the shortest first and those without TTL at the end.
     pub fn classes(&self) -> [(&'static str, u64); 7] {
         [
-            ("≤ 1h", self.up_to_1h),
-            ("≤ 1d", self.up_to_1d),
-            ("≤ 7d", self.up_to_7d),
-            ("≤ 30d", self.up_to_30d),
-            ("≤ 1y", self.up_to_1y),
-            ("> 1y", self.more),
-            ("no TTL", self.no_ttl),
+            ("to 1h", self.up_to_1h),
+            ("to 1d", self.up_to_1d),
+            ("to 7d", self.up_to_7d),
+            ("to 30d", self.up_to_30d),
+            ("to 1y", self.up_to_1y),
+            ("longer", self.more),
+            ("none", self.no_ttl),
         ]
     }
 

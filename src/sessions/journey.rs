@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::sweep::{self, Swept};
 use super::tally::Tally;
@@ -12,6 +12,9 @@ use crate::catalog::lock::{HostLock, Work};
 use crate::failure::{Failure, Kind};
 use crate::storage::NamedStore;
 use crate::units::HumanDuration;
+
+/// How far ahead of ours the clock may be that a backup's time was read from.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// What must hold before sessions are expired.
 #[derive(Clone, Debug)]
@@ -39,20 +42,25 @@ pub async fn expire(
     Ok(sweep::sweep(job, tally).await?)
 }
 
-/// The newest backup counts, in whichever storage it is: one that is shrunk, too, for expiring sessions shrinks.
-async fn ask_for_backup(database: &str, conditions: &Conditions) -> Result<(), Failure> {
+/// Asks for a backup that is fresh enough, where one is required. The newest counts, in whichever storage it is: one
+/// that is shrunk, too, for expiring sessions shrinks. One from the future was made with a wrong clock, and does not.
+///
+/// # Errors
+/// [`Kind::Refused`], and those of the storages.
+pub async fn ask_for_backup(database: &str, conditions: &Conditions) -> Result<(), Failure> {
     if conditions.require_backup.is_zero() {
         return Ok(());
     }
     let listing = list(&conditions.storages, Some(database)).await?;
+    let now = Timestamp::now();
     let taken = listing
         .backups
         .iter()
-        .map(|backup| backup.manifest.snapshot_at);
-    let why = match taken.max() {
+        .map(|backup| now.duration_since(backup.manifest.snapshot_at))
+        .filter(|age| *age > -CLOCKS_DIFFER);
+    let why = match taken.min() {
         None => "there is no backup of it".to_owned(),
-        Some(newest) => {
-            let age = Timestamp::now().duration_since(newest);
+        Some(age) => {
             let age = Duration::try_from(age).unwrap_or_default();
             if age <= conditions.require_backup {
                 return Ok(());

@@ -188,7 +188,9 @@ impl Class {
         }
         let longest = u64::try_from(self.longest_ms).unwrap_or(0);
         let longest = Duration::from_millis(longest).saturating_sub(stores::margin(store));
-        if longest.is_zero() {
+        // A key or two with a TTL say nothing of those without.
+        let with_ttl = self.keys.saturating_sub(self.without_ttl);
+        if longest.is_zero() || with_ttl < 10 && with_ttl * 2 < self.keys {
             return (None, None);
         }
         (Some(rounded_up(longest)), Some(TimeoutFrom::LongestTtl))
@@ -310,7 +312,7 @@ impl Suggestion {
             Some(timeout) => {
                 let from = match self.timeout_from {
                     Some(TimeoutFrom::LongestTtl) => {
-                        "   # from the longest TTL seen: compare with the application's"
+                        "   # a guess from the longest TTL seen: write what the application has"
                     }
                     _ => "",
                 };
@@ -573,7 +575,7 @@ mod tests {
             Some(1_000_000),
         );
         assert!(found[0].toml.ends_with(
-            "timeout = \"20m\"   # from the longest TTL seen: compare with the application's\n"
+            "timeout = \"20m\"   # a guess from the longest TTL seen: write what the application has\n"
         ));
     }
 

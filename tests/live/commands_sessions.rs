@@ -6,7 +6,8 @@ use rdbkeeper::catalog::lock::{HostLock, Work};
 
 use crate::cmd;
 use crate::support::client::Client;
-use crate::support::program::Program;
+use crate::support::poll::until;
+use crate::support::program::{Program, finish, signal};
 use crate::support::servers::{Options, Server, usual};
 
 const KEYS: usize = 40;
@@ -164,7 +165,7 @@ fn without_a_fresh_backup_nothing_expires_when_one_is_required() {
 
     // A second later a backup that must be younger than a second is too old.
     program.configure(&rules(&server, "require_backup = 1"));
-    crate::support::poll::until("the backup is older than a second", || {
+    until("the backup is older than a second", || {
         let ran = program.run(["sessions", "expire"]);
         (ran.code == Some(5) && ran.stderr.contains("old")).then_some(())
     });
@@ -263,4 +264,101 @@ fn a_password_and_a_user_with_few_rights_are_enough_for_a_report() {
     assert!(!format!("{ran:?}").contains("very-secret"));
     let refused = program.run(["sessions", "expire"]);
     assert!(matches!(refused.code, Some(1 | 5)), "{refused:?}");
+}
+
+#[test]
+fn check_tells_of_the_rules_and_of_what_would_refuse_them() {
+    let server = Server::start(usual());
+    fill(&mut server.client());
+    let scheduled = rules(&server, "sessions_schedule = \"*/15 * * * *\"");
+    let program = Program::new(&scheduled);
+    let text = program.run(["check"]).expect(0).stdout;
+    assert!(
+        text.contains("sessions: 1 rule, would expire by `sessions expire`"),
+        "{text}"
+    );
+    assert!(text.contains("nothing in this version runs by"), "{text}");
+
+    let replica = Server::start(usual());
+    replica.follow(&server);
+    program.configure(&rules(&replica, ""));
+    let found = program.run(["--json", "check"]).json();
+    let sessions = &found["databases"][0]["sessions"];
+    assert_eq!(sessions["rules"], 1);
+    assert_eq!(sessions["refused"], "it is a replica");
+    assert!(sessions["schedule"].is_null());
+    program.run(["sessions", "expire"]).expect(5);
+}
+
+#[test]
+fn the_text_says_in_words_what_the_json_says_in_one() {
+    let server = Server::start(usual());
+    fill(&mut server.client());
+    let program = Program::new(&rules(&server, ""));
+    for arguments in [&["sessions", "report"][..], &["sessions", "expire"]] {
+        let text = program.run(arguments).expect(0).stdout;
+        assert!(text.contains("4: older than `max_age`\n"), "{text}");
+        assert!(text.contains("28: the TTL is in order\n"), "{text}");
+        assert!(!text.contains("too-old") && !text.contains("ttl-in-order"));
+    }
+    // Without rules in the way, a suggestion is told with what to do with it.
+    program.configure(&format!(
+        "[[database]]\nname = \"sessions\"\nurl = \"redis://127.0.0.1:{}/1\"\n",
+        server.port()
+    ));
+    let text = program.run(["sessions", "report"]).expect(0).stdout;
+    assert!(text.contains("look like sessions of pyramid"), "{text}");
+    assert!(text.contains("below its [[database]]"), "{text}");
+}
+
+#[test]
+fn what_was_done_before_a_signal_is_told_and_the_rest_is_left() {
+    let server = Server::start(usual());
+    let mut client = server.client();
+    fill(&mut client);
+    client.select(2);
+    let mut sets = Vec::new();
+    for number in 0..2000 {
+        sets.push(cmd!["SET", format!("slow:{number}"), "x"]);
+    }
+    client.run_all(sets);
+    let program = Program::new(&format!(
+        "{}\n[[database]]\nname = \"slow\"\nurl = \"redis://127.0.0.1:{}/2\"\nmax_keys_per_second = 100\n\
+         [[database.sessions]]\nstore = \"opaque\"\nmatch = '^slow:'\ntimeout = \"1d\"\n",
+        rules(&server, ""),
+        server.port()
+    ));
+    let child = program
+        .command(["--json", "sessions", "expire"])
+        .spawn()
+        .unwrap();
+    until("the second database is begun", || {
+        (client.info("db2")?.contains(",expires=") && !client.info("db2")?.contains(",expires=0,"))
+            .then_some(())
+    });
+    signal(&child, rustix::process::Signal::TERM);
+    let ran = finish(child).expect(143);
+    let told = ran.json();
+    assert_eq!(told[0]["rules"][0]["set"], KEYS / 4 - 2);
+    assert_eq!(told[1]["error"]["kind"], "interrupted");
+    let set = told[1]["rules"][0]["set"].as_u64().unwrap();
+    assert!(set > 0 && set < 2000, "{told}");
+    let expires = client.info("db2").unwrap();
+    assert!(
+        expires.contains(&format!("expires={set},")),
+        "{expires} {set}"
+    );
+}
+
+#[test]
+fn a_dry_run_says_that_the_run_would_be_refused() {
+    let server = Server::start(usual());
+    fill(&mut server.client());
+    let program = Program::new(&rules(&server, "require_backup = \"1h\""));
+    let dry = program.run(["sessions", "expire", "--dry-run"]).expect(0);
+    assert!(
+        dry.stderr.contains("there is no backup of it"),
+        "{}",
+        dry.stderr
+    );
 }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rdbkeeper::config::{Config, Environment};
+use rdbkeeper::server::Facts;
 use rdbkeeper::server::configured::judge_url;
+use rdbkeeper::sessions::sweep::{Mode, acl_line};
 
 use crate::cmd;
 use crate::support::client::Client;
@@ -472,6 +474,31 @@ fn every_command_of_the_page_on_sessions_works_and_leaves_none_without_ttl() {
         .count();
     assert_eq!(without, 0);
     assert_eq!(client.run(cmd!["TTL", "websauna_session_test"]).int(), -1);
+}
+
+#[test]
+fn the_rights_that_the_page_on_sessions_tells_are_the_fewest_that_suffice() {
+    let page = "docs/sessions.md";
+    let text = read(page);
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("ACL SETUSER "))
+        .collect();
+    // The first configuration of the page: the rule that the section speaks of.
+    let all = blocks(page);
+    let first = all.iter().find(|block| block.language == "toml").unwrap();
+    let config = Config::parse(
+        Path::new("/etc/rdbkeeper/rdbkeeper.toml"),
+        &first.text,
+        &Environment::in_folder("/").with("HOME", "/home/user"),
+        &judge_url,
+    )
+    .unwrap();
+    let rules = &config.databases[0].sessions;
+    let facts = Facts::parse("redis_version:7.0.15\r\n");
+    let lines =
+        [Mode::Report, Mode::Expire].map(|mode| acl_line(mode, rules, &facts, "rdbkeeper", true));
+    assert_eq!(told, lines);
 }
 
 #[test]

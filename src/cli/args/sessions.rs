@@ -13,14 +13,17 @@ pub enum SessionsCommand {
     /// database which prefixes never expire, and the bytes they hold. Where keys look like sessions and no rule
     /// takes them, it prints a rule to begin with. It needs no more than the right to read.
     #[command(
-        after_help = "Examples:\n  rdbkeeper sessions report\n  rdbkeeper sessions report sessions --json"
+        after_help = "Examples:\n  rdbkeeper sessions report\n  rdbkeeper sessions report sessions --show-keys\n  rdbkeeper sessions report --json\n\ndocs/sessions.md tells what to write for each web framework."
     )]
     Report(ReportArgs),
     /// Do what the rules say: TTLs for sessions without, an end for those that are over
     ///
-    /// A session that could still be used is not deleted. A value that cannot be read is left, and counted.
+    /// The rules are the [[database.sessions]] of the configuration. A session that could still be used is not
+    /// deleted. A value that cannot be read is left, and counted. A replica, a node of a cluster and, with
+    /// `require_backup`, a database without a young backup are refused. Keys of a type that no rule can take are
+    /// passed over where the server can do that, so it may look at fewer keys than there are.
     #[command(
-        after_help = "Examples:\n  rdbkeeper sessions expire --dry-run\n  rdbkeeper sessions expire sessions"
+        after_help = "Examples:\n  rdbkeeper sessions expire --dry-run            what would be done\n  rdbkeeper sessions expire                      every database that has rules\n  rdbkeeper sessions expire sessions --json"
     )]
     Expire(ExpireArgs),
 }

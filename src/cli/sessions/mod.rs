@@ -22,6 +22,9 @@ use crate::setup;
 /// What came of one configured database: its JSON, and its text.
 type Told = (Value, String);
 
+/// Why one failed, and what had been done by then, if anything.
+type Failed = (Failure, Option<Told>);
+
 /// `sessions report`.
 pub(super) async fn report(app: &App, args: ReportArgs) -> Result<u8, Failure> {
     let names: Vec<String> = args.names.iter().map(Name::to_string).collect();
@@ -37,7 +40,7 @@ pub(super) async fn report(app: &App, args: ReportArgs) -> Result<u8, Failure> {
         let told = report_one(app, database, keys).await;
         run.add(
             name,
-            told.map_err(|failure| failure.context(format!("no report on {name}"))),
+            told.map_err(|failure| (failure.context(format!("no report on {name}")), None)),
         )?;
     }
     run.end()
@@ -76,47 +79,69 @@ pub(super) async fn expire(app: &App, args: ExpireArgs) -> Result<u8, Failure> {
         let told = expire_one(app, database, args.dry_run).await;
         run.add(
             name,
-            told.map_err(|failure| {
-                failure.context(format!("the sessions of {name} are not expired"))
+            told.map_err(|(failure, done)| {
+                let message = match &done {
+                    None => format!("the sessions of {name} are not expired"),
+                    Some(_) => format!("not all sessions of {name} were looked at"),
+                };
+                (failure.context(message), done)
             }),
         )?;
     }
     run.end()
 }
 
-async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Result<Told, Failure> {
+async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Result<Told, Failed> {
     if database.sessions.is_empty() {
-        return Err(without_rules("it has no rules for sessions"));
+        return Err((without_rules("it has no rules for sessions"), None));
     }
     let mode = if dry_run { Mode::DryRun } else { Mode::Expire };
     let meter = Meter::default();
-    let job = setup::sweep(&app.config, database, mode, &app.cancel, &meter)?;
-    let conditions = setup::conditions(&app.config, database)?;
+    let alone = |failure| (failure, None);
+    let job = setup::sweep(&app.config, database, mode, &app.cancel, &meter).map_err(alone)?;
+    let conditions = setup::conditions(&app.config, database).map_err(alone)?;
     let mut tally = Tally::new(&job.rules);
     let work = async {
-        match mode {
-            Mode::Expire => journey::expire(job, &conditions, &mut tally).await,
-            _ => Ok(sweep::sweep(job, &mut tally).await?),
+        if mode == Mode::Expire {
+            return journey::expire(job, &conditions, &mut tally).await;
         }
+        // A dry run may be done at any time, and says what would stop the real one.
+        if let Err(refused) = journey::ask_for_backup(&job.name, &conditions).await {
+            warn(
+                database,
+                &[format!(
+                    "{}: {}",
+                    refused.message,
+                    refused.causes.join("; ")
+                )],
+            );
+        }
+        Ok(sweep::sweep(job, &mut tally).await?)
     };
     let swept = app
         .with_progress("expiring sessions", Unit::Keys, &meter, work)
         .await;
     let mut document = tally.document(database.name.as_str(), dry_run);
+    let mut all = None;
     if let Ok(swept) = &swept {
+        all = swept.databases.iter().map(|visited| visited.keys).sum();
         document.idle_waits.clone_from(&swept.idle_waits);
     }
-    let text = tally_text::text(&document, &|paint, text| app.output.paint(paint, text));
+    let text = tally_text::text(&document, all, &|paint, text| app.output.paint(paint, text));
     match swept {
         Ok(swept) => {
             warn(database, &swept.warnings);
             Ok((serde_json::to_value(&document).unwrap_or_default(), text))
         }
-        Err(failure) if tally.done() > 0 => Err(failure.cause(format!(
-            "{} keys had been done by then; what is done is done",
-            tally.done()
-        ))),
-        Err(failure) => Err(failure),
+        Err(failure) if tally.done() > 0 => {
+            let done = format!(
+                "{} had been done by then, and stay so",
+                tally_text::keys(tally.done())
+            );
+            let document = serde_json::to_value(&document).unwrap_or_default();
+            Err((failure.cause(done), Some((document, text))))
+        }
+        Err(failure) => Err((failure, None)),
     }
 }
 
@@ -151,24 +176,43 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes what came of a database. One alone fails as itself, and a signal ends the run.
-    fn add(&mut self, name: &str, told: Result<Told, Failure>) -> Result<(), Failure> {
-        match told {
+    /// Takes what came of a database. One alone fails as itself, and a signal ends the run: what was done until
+    /// then is told before.
+    fn add(&mut self, name: &str, told: Result<Told, Failed>) -> Result<(), Failure> {
+        let (failure, done) = match told {
             Ok((document, text)) => {
                 self.documents.push(document);
                 self.texts.push(text);
+                return Ok(());
             }
-            Err(failure) if self.asked == 1 || failure.kind == Kind::Interrupted => {
-                return Err(failure);
+            Err(failed) => failed,
+        };
+        let (mut document, text) = done.unwrap_or_default();
+        if !text.is_empty() {
+            self.texts.push(text);
+        }
+        match &mut document {
+            Value::Object(members) => {
+                members.insert("error".to_owned(), error_json(&failure));
             }
-            Err(failure) => {
-                self.code = 1;
-                self.documents
-                    .push(json!({ "database": name, "error": error_json(&failure) }));
-                if !self.app.output.is_json() {
-                    self.app.output.tell(&failure);
-                }
+            _ => document = json!({ "database": name, "error": error_json(&failure) }),
+        }
+        let ends = failure.kind == Kind::Interrupted;
+        if self.asked == 1 {
+            // Its one JSON document is the error.
+            if !self.app.output.is_json() && !self.texts.is_empty() {
+                self.app.result(&document, self.texts.join("\n"))?;
             }
+            return Err(failure);
+        }
+        self.documents.push(document);
+        self.code = 1;
+        if ends {
+            self.app.result(&self.documents, self.texts.join("\n"))?;
+            return Err(failure);
+        }
+        if !self.app.output.is_json() {
+            self.app.output.tell(&failure);
         }
         Ok(())
     }

@@ -41,30 +41,39 @@ fn database_text(database: &DatabaseReport, paint: Painter<'_>) -> String {
     }
     let never = &database.without_ttl;
     let mut text = if never.keys == 0 {
-        format!("{name} {all}, each with a TTL\n")
+        let each = if database.keys == 1 { "" } else { "each " };
+        format!("{name} {all}, {each}with a TTL\n")
     } else {
         let aside = format!("{} never expire ({})", HumanCount(never.keys), bytes(never));
         format!("{name} {all}, {}\n", paint(Paint::Warning, &aside))
     };
     for rule in &database.rules {
+        text.push('\n');
         text.push_str(&rule_text(rule, paint));
     }
     if database.unmatched > 0 && !database.rules.is_empty() {
         text.push_str(&format!(
-            "{} that no rule takes\n",
+            "\n{} that no rule takes\n",
             keys(database.unmatched)
         ));
     }
     if never.keys > 0 {
-        text.push_str(&format!("{}\n", paint(Paint::Strong, "what never expires")));
+        let title = paint(Paint::Strong, "what never expires, by prefix");
+        text.push_str(&format!("\n{title}\n"));
         text.push_str(&indented(prefixes(database)));
     }
     for suggestion in database.suggestions.iter().take(SUGGESTED) {
+        text.push('\n');
         text.push_str(&suggestion_text(suggestion, paint));
     }
     let more = database.suggestions.len().saturating_sub(SUGGESTED);
     if more > 0 {
-        text.push_str(&format!("and {more} more: see --json\n"));
+        text.push_str(&format!("\n{more} more suggestions: see --json\n"));
+    }
+    if !database.suggestions.is_empty() {
+        text.push_str(
+            "\nWrite what fits below its [[database]], with the timeout that the application has; then look again.\n",
+        );
     }
     text
 }
@@ -84,7 +93,7 @@ fn rule_text(rule: &RuleReport, paint: Painter<'_>) -> String {
 
 fn oldest_text(oldest: &Oldest) -> String {
     format!(
-        "{}, of {} read: {}",
+        "{} old, of {} that were read; its key: {}",
         age(oldest.age),
         HumanCount(oldest.read),
         oldest.key
@@ -104,7 +113,7 @@ fn age(of: u64) -> String {
 fn lifetimes(rule: &RuleReport) -> Table {
     let classes = rule.ttl.classes();
     let columns = classes.map(|(name, _)| (name, Align::Right));
-    let mut table = Table::new([("TTL left", Align::Left)].into_iter().chain(columns));
+    let mut table = Table::new([("TTL", Align::Left)].into_iter().chain(columns));
     let cells = classes.map(|(_, keys)| HumanCount(keys).to_string());
     table.row(["keys".to_owned()].into_iter().chain(cells));
     table
@@ -149,9 +158,9 @@ fn suggestion_text(suggestion: &Suggestion, paint: Painter<'_>) -> String {
         HumanCount(suggestion.without_ttl)
     )];
     evidence.push(match suggestion.read {
-        0 => "known by their names alone".to_owned(),
+        0 => "known by their names, no value was read".to_owned(),
         read => format!(
-            "{} of {} values read are",
+            "{} of {} values that were read are such",
             HumanCount(suggestion.read_as_store),
             HumanCount(read)
         ),
@@ -161,12 +170,16 @@ fn suggestion_text(suggestion: &Suggestion, paint: Painter<'_>) -> String {
         evidence.push(format!("{keys} of those mean to last for ever"));
     }
     if suggestion.timeout_from == Some(TimeoutFrom::Sessions) {
-        evidence.push("the timeout stands in them".to_owned());
+        evidence.push("this timeout stands in most of them".to_owned());
     }
+    let kind = match suggestion.store {
+        "celery" => "results",
+        _ => "sessions",
+    };
     // All but the first line can be pasted as it is.
     format!(
-        "{} for {} that no rule takes: sessions of {}\n  # {}\n{}",
-        paint(Paint::Strong, "suggested"),
+        "{} for {} that no rule takes and that look like {kind} of {}:\n  # {}\n{}",
+        paint(Paint::Strong, "a rule"),
         keys(suggestion.keys),
         suggestion.store,
         evidence.join("; "),
@@ -260,18 +273,24 @@ mod tests {
 sessions at localhost:6379, redis 7.0.15, 2026-11-22 21:43:53 UTC
 
 db 1: 2,104,233 keys, 2,001,377 never expire (1.2 GiB ± 0.4 %)
-rule 1: pyramid ^websauna_session[0-9a-f]{64}$, timeout 365d, max_age 365d
-  matched     2,104,112 keys: 102,772 with a TTL, 2,001,340 without (1.2 GiB ± 0.4 %)
-  would       set a TTL on 1,811,992, delete 189,336 (too-old)
-  left        102,772 (100,000 ttl-in-order, 2,772 ttl-long)
-  unreadable  9 (not the store's format)
+
+rule 1: pyramid, timeout 365d, max_age 365d
+  match       ^websauna_session[0-9a-f]{64}$
+  keys        2,104,112: 102,772 with a TTL, 2,001,340 without (1.2 GiB ± 0.4 %)
+  would       set a TTL on 1,811,992
+              delete 189,336: older than `max_age`
+  left        100,000: the TTL is in order
+              2,772: the TTL is longer than the rule allows, and `long_ttl` keeps it
+  unreadable  9: the value is not in the store's format
   changed     2 meanwhile: left for the next run
   gone        1 meanwhile
-  oldest      7.7 years, of 964 read: \"websauna_session…\" (80 bytes)
-  TTL left  ≤ 1h  ≤ 1d   ≤ 7d   ≤ 30d    ≤ 1y  > 1y     no TTL
-  keys        12   310  9,000  20,001  73,449     0  2,001,340
+  oldest      7.7 years old, of 964 that were read; its key: \"websauna_session…\" (80 bytes)
+  TTL   to 1h  to 1d  to 7d  to 30d   to 1y  longer       none
+  keys     12    310  9,000  20,001  73,449       0  2,001,340
+
 121 keys that no rule takes
-what never expires
+
+what never expires, by prefix
   PREFIX                  KEYS  WITHOUT TTL  THEY HOLD
   websauna_session*  2,104,112    2,001,340  1.2 GiB ± 0.4 %
   throttle_login             1            1  8.9 KiB
@@ -302,14 +321,16 @@ what never expires
         database.rules.clear();
         database.suggestions.push(suggestion());
         let shown = text(&document(vec![database]), &plain);
-        let (_, end) = shown.split_once("suggested ").unwrap();
+        let (_, end) = shown.split_once("\na rule ").unwrap();
         assert_eq!(
             end,
             "\
-for 2,104,112 keys that no rule takes: sessions of pyramid
-  # 2,001,340 without TTL; 63 of 64 values read are; the timeout stands in them
+for 2,104,112 keys that no rule takes and that look like sessions of pyramid:
+  # 2,001,340 without TTL; 63 of 64 values that were read are such; this timeout stands in most of them
   [[database.sessions]]
   store   = \"pyramid\"
+
+Write what fits below its [[database]], with the timeout that the application has; then look again.
 "
         );
     }
@@ -319,8 +340,8 @@ for 2,104,112 keys that no rule takes: sessions of pyramid
         let mut database = leaked();
         database.suggestions = vec![suggestion(); 7];
         let shown = text(&document(vec![database]), &plain);
-        assert_eq!(shown.matches("suggested for").count(), 5);
-        assert!(shown.ends_with("and 2 more: see --json\n"));
+        assert_eq!(shown.matches("\na rule for").count(), 5);
+        assert!(shown.contains("\n2 more suggestions: see --json\n"));
     }
 
     #[test]

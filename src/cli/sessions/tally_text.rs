@@ -1,4 +1,6 @@
 //! `sessions expire` for people: what was done, rule by rule.
+//!
+//! The reasons of the JSON output are words for scripts; here each is said in words for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -6,8 +8,9 @@ use std::time::Duration;
 
 use crate::cli::output::{Paint, printable};
 use crate::cli::table::Facts;
+use crate::config::SessionStore;
 use crate::sessions::report::KeysHeld;
-use crate::sessions::tally::{ExpireDocument, RuleCounts, RuleFacts, sum};
+use crate::sessions::tally::{ExpireDocument, RuleCounts, RuleFacts};
 use crate::units::{HumanBytes, HumanCount, HumanDuration};
 
 /// Paints a text: [`Output::paint`](crate::cli::output::Output::paint).
@@ -22,8 +25,9 @@ pub(super) enum Mood {
     Did,
 }
 
-/// The result for one configured database.
-pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
+/// The result for one configured database, which has `all` keys where that is known. SCAN may have passed over
+/// those of other types.
+pub(super) fn text(document: &ExpireDocument, all: Option<u64>, paint: Painter<'_>) -> String {
     let mood = if document.dry_run {
         Mood::Would
     } else {
@@ -31,13 +35,16 @@ pub(super) fn text(document: &ExpireDocument, paint: Painter<'_>) -> String {
     };
     let taken = document.scanned.saturating_sub(document.unmatched);
     let aside = match mood {
-        Mood::Would => paint(Paint::Warning, ", dry run: nothing was written"),
+        Mood::Would => paint(Paint::Warning, "; dry run: nothing was written"),
         Mood::Did => String::new(),
     };
+    let scanned = match all.filter(|all| *all > document.scanned) {
+        Some(all) => format!("{} of {}", HumanCount(document.scanned), keys(all)),
+        None => keys(document.scanned),
+    };
     let mut text = format!(
-        "{}: {}, {} taken by a rule{aside}\n",
+        "{}: {scanned} looked at, {} taken by a rule{aside}\n",
         paint(Paint::Strong, &document.database),
-        keys(document.scanned),
         HumanCount(taken),
     );
     text.push_str(&idle_waits(document.idle_waits.as_deref(), paint));
@@ -59,13 +66,12 @@ pub(super) fn idle_waits(why: Option<&str>, paint: Painter<'_>) -> String {
     why.map(|why| line(why) + "\n").unwrap_or_default()
 }
 
-/// `rule 1: pyramid ^websauna_session…$, timeout 365d`. Rules are counted from 1 for people.
+/// `rule 1: pyramid, timeout 365d`. Rules are counted from 1 for people.
 pub(super) fn rule_line(rule: &RuleFacts, paint: Painter<'_>) -> String {
     let mut line = format!(
-        "{} {} {}, timeout {}",
+        "{} {}, timeout {}",
         paint(Paint::Strong, &format!("rule {}:", rule.number + 1)),
         rule.store,
-        printable(&rule.pattern),
         seconds(rule.timeout),
     );
     if let Some(age) = rule.max_age {
@@ -74,56 +80,55 @@ pub(super) fn rule_line(rule: &RuleFacts, paint: Painter<'_>) -> String {
     line
 }
 
+/// The regex of a rule, and whether it was written or is what the store has of its own.
+fn pattern(rule: &RuleFacts) -> String {
+    let own = rule
+        .store
+        .parse::<SessionStore>()
+        .is_ok_and(|store| store.default_match() == Some(&rule.pattern));
+    let aside = if own { " (the default)" } else { "" };
+    format!("{}{aside}", printable(&rule.pattern))
+}
+
 /// The counts of one rule, a line each, without those that are nothing.
 pub(super) fn facts(counts: &RuleCounts, mood: Mood) -> Facts {
     let mut facts = Facts::default();
+    facts.add("match", pattern(&counts.rule));
+    if counts.matched == 0 {
+        facts.add("keys", "none: is there such a key, and is `match` right?");
+        return facts;
+    }
     facts.add(
-        "matched",
+        "keys",
         format!(
             "{}: {} with a TTL, {}",
-            keys(counts.matched),
+            HumanCount(counts.matched),
             HumanCount(counts.with_ttl),
             without_ttl(&counts.without_ttl),
         ),
     );
-    if counts.matched == 0 {
-        return facts;
-    }
+    let (name, shorten, delete) = match mood {
+        Mood::Would => ("would", "shorten", "delete"),
+        Mood::Did => ("done", "shortened", "deleted"),
+    };
     let mut acts = Vec::new();
     if counts.set > 0 {
         acts.push(format!("set a TTL on {}", HumanCount(counts.set)));
     }
     if counts.shortened > 0 {
-        let word = match mood {
-            Mood::Would => "shorten",
-            Mood::Did => "shortened",
-        };
-        acts.push(format!("{word} that of {}", HumanCount(counts.shortened)));
+        acts.push(format!(
+            "{shorten} that of {}",
+            HumanCount(counts.shortened)
+        ));
     }
-    if !counts.deleted.is_empty() {
-        let word = match mood {
-            Mood::Would => "delete",
-            Mood::Did => "deleted",
-        };
-        acts.push(format!("{word} {}", reasons(&counts.deleted)));
-    }
-    let name = match mood {
-        Mood::Would => "would",
-        Mood::Did => "done",
-    };
+    acts.extend(reasons(&counts.deleted).map(|line| format!("{delete} {line}")));
     if acts.is_empty() {
         acts.push("nothing".to_owned());
     }
-    facts.add(name, acts.join(", "));
-    for (name, of) in [
-        ("reported", &counts.reported),
-        ("left", &counts.left),
-        ("unreadable", &counts.unreadable),
-    ] {
-        if !of.is_empty() {
-            facts.add(name, reasons(of));
-        }
-    }
+    lines(&mut facts, name, acts);
+    lines(&mut facts, "reported", reasons(&counts.reported));
+    lines(&mut facts, "left", reasons(&counts.left));
+    lines(&mut facts, "unreadable", reasons(&counts.unreadable));
     if counts.changed > 0 {
         let keys = HumanCount(counts.changed);
         facts.add(
@@ -137,19 +142,43 @@ pub(super) fn facts(counts: &RuleCounts, mood: Mood) -> Facts {
     facts
 }
 
-/// `12 (ttl-in-order)`, `15: 12 ttl-in-order, 3 ttl-long`. The words are those of the JSON output.
-fn reasons(of: &BTreeMap<&'static str, u64>) -> String {
+/// Several lines under one name.
+fn lines(facts: &mut Facts, name: &str, lines: impl IntoIterator<Item = String>) {
+    let mut name = name;
+    for line in lines {
+        facts.add(name, line);
+        name = "";
+    }
+}
+
+/// `12: the TTL is in order`, those of the most keys first.
+fn reasons(of: &BTreeMap<&'static str, u64>) -> impl Iterator<Item = String> {
     let mut most: Vec<(&str, u64)> = of.iter().map(|(why, keys)| (*why, *keys)).collect();
     most.sort_by_key(|(_, keys)| std::cmp::Reverse(*keys));
-    match most.as_slice() {
-        [(why, keys)] => format!("{} ({why})", HumanCount(*keys)),
-        _ => {
-            let each: Vec<String> = most
-                .iter()
-                .map(|(why, keys)| format!("{} {why}", HumanCount(*keys)))
-                .collect();
-            format!("{} ({})", HumanCount(sum(of)), each.join(", "))
-        }
+    most.into_iter()
+        .map(|(why, keys)| format!("{}: {}", HumanCount(keys), in_words(why)))
+}
+
+/// What the word of a reason means. It is said of one key or of many.
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "ttl-in-order" => "the TTL is in order",
+        "ttl-long" => "the TTL is longer than the rule allows, and `long_ttl` keeps it",
+        "ttl-too-long" => "the TTL is longer than the rule allows",
+        "no-ttl" => "no TTL, and `missing_ttl` sets none",
+        "ended" => "the end that stands in the session is past",
+        "too-old" => "older than `max_age`",
+        "idle" => "not used for longer than the timeout",
+        "marker-live" => "over by its own times, but its marker says that it is in use",
+        "for-ever-by-intent" => "meant to last for ever",
+        "never-renewed" => "no TTL, and reading would renew none",
+        "lock-without-ttl" => "a lock without TTL, whose owner may still run",
+        "not-a-session" => "not a session by its name",
+        "another type" => "the value is of another type",
+        "too long" => "the value is too long",
+        "not the store's format" => "the value is not in the store's format",
+        "not a session" => "the value is not a session",
+        other => other,
     }
 }
 
@@ -234,7 +263,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_over_two_million_keys_reads_in_ten_lines() {
+    fn a_run_over_two_million_keys_reads_at_a_glance() {
         let document = ExpireDocument {
             database: "sessions".to_owned(),
             dry_run: true,
@@ -243,22 +272,25 @@ pub(super) mod tests {
             unmatched: 121,
             idle_waits: None,
         };
-        let shown = text(&document, &plain);
+        let shown = text(&document, Some(2_104_260), &plain);
         assert_eq!(
             shown,
             "\
-sessions: 2,104,233 keys, 2,104,112 taken by a rule, dry run: nothing was written
+sessions: 2,104,233 of 2,104,260 keys looked at, 2,104,112 taken by a rule; dry run: nothing was written
 
-rule 1: pyramid ^websauna_session[0-9a-f]{64}$, timeout 365d, max_age 365d
-  matched     2,104,112 keys: 102,772 with a TTL, 2,001,340 without (1.2 GiB ± 0.4 %)
-  would       set a TTL on 1,811,992, delete 189,336 (too-old)
-  left        102,772 (100,000 ttl-in-order, 2,772 ttl-long)
-  unreadable  9 (not the store's format)
+rule 1: pyramid, timeout 365d, max_age 365d
+  match       ^websauna_session[0-9a-f]{64}$
+  keys        2,104,112: 102,772 with a TTL, 2,001,340 without (1.2 GiB ± 0.4 %)
+  would       set a TTL on 1,811,992
+              delete 189,336: older than `max_age`
+  left        100,000: the TTL is in order
+              2,772: the TTL is longer than the rule allows, and `long_ttl` keeps it
+  unreadable  9: the value is not in the store's format
   changed     2 meanwhile: left for the next run
   gone        1 meanwhile
 "
         );
-        assert!(shown.lines().all(|line| line.chars().count() <= 100));
+        assert!(shown.lines().all(|line| line.chars().count() <= 110));
     }
 
     #[test]
@@ -275,10 +307,48 @@ rule 1: pyramid ^websauna_session[0-9a-f]{64}$, timeout 365d, max_age 365d
             unmatched: 5,
             idle_waits: None,
         };
-        let shown = text(&document, &plain);
+        let shown = text(&document, None, &plain);
         assert!(
-            shown.ends_with("matched  0 keys: 0 with a TTL, none without\n"),
+            shown.ends_with("keys   none: is there such a key, and is `match` right?\n"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn every_reason_is_said_in_words() {
+        use crate::sessions::{Reason, Unreadable};
+        let reasons = [
+            Reason::TtlInOrder,
+            Reason::TtlLong,
+            Reason::TtlTooLong,
+            Reason::NoTtl,
+            Reason::Ended,
+            Reason::TooOld,
+            Reason::Idle,
+            Reason::ForEverByIntent,
+            Reason::NeverRenewed,
+            Reason::LockWithoutTtl,
+            Reason::NotASession,
+        ];
+        let unreadable = [
+            Unreadable::WrongType,
+            Unreadable::TooLong,
+            Unreadable::Format,
+            Unreadable::NotASession,
+        ];
+        let words = reasons.map(Reason::as_str).into_iter();
+        for word in words.chain(unreadable.map(Unreadable::as_str)) {
+            assert_ne!(in_words(word), word);
+        }
+    }
+
+    #[test]
+    fn a_regex_that_the_store_has_of_its_own_is_told_as_such() {
+        let mut flask = counts();
+        flask.rule.store = "flask";
+        flask.rule.pattern = SessionStore::Flask.default_match().unwrap().to_owned();
+        let shown = facts(&flask, Mood::Did).to_string();
+        let first = shown.lines().next().unwrap();
+        assert!(first.ends_with("$ (the default)"), "{first}");
     }
 }

@@ -147,7 +147,7 @@ pub enum Guard {
     NoState,
     /// Not watched for long enough.
     #[error(
-        "while it forks, reads leave idle times as they are; it is known to have had none since {since}, and there must be none for {}", HumanDuration(*.needs)
+        "while it forks, reads leave idle times as they are; it certainly had no fork since {since}, and must have none for {}", HumanDuration(*.needs)
     )]
     Watching {
         /// Since when there was no fork: UTC.
