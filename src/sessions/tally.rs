@@ -15,7 +15,7 @@ use super::sample::{Held, KeysHeld};
 use crate::config::SessionRule;
 
 /// Every reason, in the order in which they are told.
-const REASONS: [Reason; 15] = [
+const REASONS: [Reason; 16] = [
     Reason::TtlInOrder,
     Reason::TtlLong,
     Reason::TtlTooLong,
@@ -23,6 +23,7 @@ const REASONS: [Reason; 15] = [
     Reason::Ended,
     Reason::TooOld,
     Reason::Idle,
+    Reason::MarkerLive,
     Reason::ForEverByIntent,
     Reason::NeverRenewed,
     Reason::LockWithoutTtl,
@@ -42,14 +43,15 @@ fn slot(reason: Reason) -> usize {
         Reason::Ended => 4,
         Reason::TooOld => 5,
         Reason::Idle => 6,
-        Reason::ForEverByIntent => 7,
-        Reason::NeverRenewed => 8,
-        Reason::LockWithoutTtl => 9,
-        Reason::NotASession => 10,
-        Reason::Unreadable(Unreadable::WrongType) => 11,
-        Reason::Unreadable(Unreadable::TooLong) => 12,
-        Reason::Unreadable(Unreadable::Format) => 13,
-        Reason::Unreadable(Unreadable::NotASession) => 14,
+        Reason::MarkerLive => 7,
+        Reason::ForEverByIntent => 8,
+        Reason::NeverRenewed => 9,
+        Reason::LockWithoutTtl => 10,
+        Reason::NotASession => 11,
+        Reason::Unreadable(Unreadable::WrongType) => 12,
+        Reason::Unreadable(Unreadable::TooLong) => 13,
+        Reason::Unreadable(Unreadable::Format) => 14,
+        Reason::Unreadable(Unreadable::NotASession) => 15,
     }
 }
 
@@ -143,6 +145,7 @@ impl Tally {
             scanned: self.scanned(),
             rules: self.counts(),
             unmatched: self.unmatched(),
+            idle_waits: None,
         }
     }
 }
@@ -266,6 +269,9 @@ pub struct ExpireDocument {
     pub rules: Vec<RuleCounts>,
     /// The keys that no rule takes.
     pub unmatched: u64,
+    /// Why nothing counts as idle yet; left out when idle sessions are found, or no rule has `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_waits: Option<String>,
 }
 
 /// A rule, so that the counts can be told apart.

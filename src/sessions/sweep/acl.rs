@@ -31,7 +31,7 @@ pub fn acl_line(
         grants.push("+getrange");
     }
     if has(Shape::Hash) {
-        grants.extend(["+hstrlen", "+hmget"]);
+        grants.extend(["+hstrlen", "+hmget", "+exists"]);
     }
     if rules.iter().any(|rule| rule.idle) {
         grants.push("+object|idletime");
@@ -48,7 +48,7 @@ pub fn acl_line(
     if mode == Mode::Expire {
         grants.extend(["+type", "+pexpireat", "+unlink"]);
         if has(Shape::Hash) {
-            grants.extend(["+exists", "+srem", "+zrem"]);
+            grants.extend(["+srem", "+zrem"]);
         }
     }
     format!(

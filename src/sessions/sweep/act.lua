@@ -3,6 +3,7 @@
 -- ARGV, read from its beginning to its end; KEYS likewise:
 --   1 where PEXPIRETIME, NX and LT are known (from 7.0 on);
 --   a count, and so many lines that INFO must still have for deletions by idle time;
+--   the longest idle time that is believed, in seconds, and since when a key can have been idle (Unix, seconds);
 --   then of each key (one of KEYS):
 --     what is to be done (`expire` and its time, or `delete`)
 --     its expiry when it was looked at (-1: none)
@@ -36,6 +37,7 @@ end
 
 local seven = argument() == '1'
 local lines = many(argument)
+local longest_s, since_s = number(), number()
 
 local clock = call('TIME')
 local now_s = tonumber(clock[1])
@@ -44,7 +46,8 @@ local now_ms = now_s * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local calm
 local function no_fork_since()
   if calm == nil then
-    local info = '\r\n' .. call('INFO', 'stats') .. '\r\n' .. call('INFO', 'cpu') .. '\r\n' .. call('INFO', 'persistence')
+    local info = '\r\n' .. call('INFO', 'stats') .. '\r\n' .. call('INFO', 'cpu') .. '\r\n' ..
+      call('INFO', 'persistence') .. '\r\n' .. call('INFO', 'replication')
     calm = #lines > 0
     for _, line in ipairs(lines) do
       if not info:find('\r\n' .. line .. '\r\n', 1, true) then calm = false end
@@ -90,6 +93,8 @@ local function act(item)
     if not idle then return GONE end
     local least = tonumber(item.idle) + (now_s - tonumber(item.idle_at)) - 1
     if idle < least or not no_fork_since() then return CHANGED end
+    -- More than can be: the clock was set back, and the key was used just before.
+    if idle > longest_s or idle > now_s - since_s or now_s < tonumber(item.idle_at) then return CHANGED end
   end
   local expires = expiry(item.key)
   if expires == -2 then return GONE end
@@ -107,6 +112,8 @@ local function act(item)
   if item.what == 'expire' then
     -- A time that is past by now would delete it.
     if tonumber(item.time) <= now_ms then return CHANGED end
+    -- It was shortened meanwhile, to less than this; before 7.0 there is no LT that would see to it.
+    if item.expires ~= -1 and expires <= tonumber(item.time) then return CHANGED end
     local set
     if not seven then
       set = call('PEXPIREAT', item.key, item.time)

@@ -96,13 +96,17 @@ async fn by_script(
     now_ms: i64,
 ) -> (usize, Result<(), server::Error>) {
     let empty: &[String] = &[];
-    let lines = match &server.idle {
-        Some(trusted) if places.iter().any(|at| keys[*at].by_idle()) => trusted.lines.as_slice(),
-        _ => empty,
+    let (lines, (longest_s, since_s)) = match &server.idle {
+        Some(trusted) if places.iter().any(|at| keys[*at].by_idle()) => {
+            (trusted.lines.as_slice(), trusted.bounds())
+        }
+        _ => (empty, (0, 0)),
     };
     let mut call = Call::default();
     call.text(if server.pexpiretime { "1" } else { "0" });
     call.many(lines.iter().map(String::as_bytes));
+    call.text(longest_s.to_string());
+    call.text(since_s.to_string());
     for at in places {
         call.key(&keys[*at], now_ms);
     }

@@ -165,7 +165,7 @@ pub enum Guard {
     NoState,
     /// Not watched for long enough.
     #[error(
-        "while it forks, reads leave idle times as they are; it has been watched since {since} and must be for {}", HumanDuration(*.needs)
+        "while it forks, reads leave idle times as they are; it certainly had no fork since {since}, and must have none for {}", HumanDuration(*.needs)
     )]
     Watching {
         /// Since when there was no fork: UTC.
@@ -285,7 +285,15 @@ impl Error {
 }
 
 impl Guard {
-    fn hint(&self) -> Option<String> {
+    /// Whether it passes with time alone: then it refuses nothing, and until then nothing counts as idle.
+    pub(super) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Guard::Young { .. } | Guard::Watching { .. } | Guard::ChildAtWork
+        )
+    }
+
+    pub(super) fn hint(&self) -> Option<String> {
         Some(match self {
             Guard::Replica => "use its primary".to_owned(),
             Guard::NoClock => "grant +time".to_owned(),

@@ -202,6 +202,9 @@ pub(super) async fn read(
         }
         false => own_clock(),
     };
+    if let Some(trusted) = &mut server.idle {
+        trusted.at(now_ms);
+    }
     for key in &mut batch.keys {
         if key.asks_expiry(job) {
             let command = match server.pexpiretime {
@@ -244,7 +247,7 @@ pub(super) async fn read(
         let unused = key
             .idle_s
             .zip(server.idle.as_ref())
-            .and_then(|(idle_s, trusted)| trusted.watch.unused(idle_s, now_ms));
+            .and_then(|(idle_s, trusted)| trusted.unused(idle_s, now_ms));
         key.facts = Some(KeyFacts {
             role: stores::role(job.rules[rule].store, &key.name),
             expiry,

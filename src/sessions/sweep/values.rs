@@ -10,6 +10,7 @@ use sha1::{Digest, Sha1};
 
 use super::guard::{Server, is_refused, warn};
 use super::look::Key;
+use super::marker;
 use super::{Job, Mode};
 use crate::config::{SessionRule, SessionStore};
 use crate::server::{self, Code, Reply, Wire};
@@ -116,7 +117,7 @@ pub(super) async fn read(
     for key in keys.iter_mut() {
         key.decide(&job.rules, now_ms);
     }
-    Ok(())
+    marker::spare(server, job.mode, keys).await
 }
 
 async fn read_some(

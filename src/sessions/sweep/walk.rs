@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::act;
 use super::guard::{self, Server, own_clock, time_ms};
+use super::idle::Trusted;
 use super::look::{self, Batch, Key};
 use super::values::{self, Refused};
 use super::{Error, Job, Mode, Swept, SweptDatabase};
@@ -114,6 +115,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
             scanned: 0,
             reconnects: 0,
             restarts: 0,
+            idle_waits: None,
             warnings,
             started_ms: server.now_ms,
             finished_ms: server.now_ms,
@@ -135,6 +137,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
     walk.conclude();
     walk.swept.databases = databases;
     walk.swept.finished_ms = walk.clock().await?;
+    walk.swept.idle_waits = walk.server.idle.as_ref().and_then(Trusted::waits);
     Ok(walk.swept)
 }
 

@@ -80,7 +80,7 @@ async fn watched(
     let mut failed = None;
     // Every answer is read, for the next question would get what is left.
     for at in places {
-        match keys[*at].compare(wire, seven, clock_ms).await {
+        match keys[*at].compare(wire, seven, clock_ms, now_ms).await {
             Ok(Outcome::Done) => same.push(*at),
             Ok(other) => keys[*at].outcome = other,
             Err(error) if error.is_disconnect() => return Err(error),
@@ -154,6 +154,7 @@ impl Key {
         wire: &mut Wire,
         seven: bool,
         clock_ms: i64,
+        now_ms: i64,
     ) -> Result<Outcome, server::Error> {
         let expires = wire.reply().await?;
         let value = match &self.evidence {
@@ -174,7 +175,15 @@ impl Key {
             (Some(Expiry::At(seen)), left) => clock_ms.saturating_add(left) > seen + APART_MS,
             (_, left) => left != -1,
         };
-        if renewed {
+        // What was shortened meanwhile to less than this would get longer.
+        let shortened = self.ends_at().is_some_and(|ends_at| {
+            let left = match seven {
+                true => expires.saturating_sub(clock_ms),
+                false => expires,
+            };
+            expires != -1 && left <= ends_at.saturating_sub(now_ms)
+        });
+        if renewed || shortened {
             return Ok(Outcome::Changed);
         }
         let same = match (&self.evidence, value) {

@@ -217,6 +217,23 @@ fn a_key_that_changes_under_watch_is_left_and_the_others_are_done() {
     });
 }
 
+#[test]
+fn a_ttl_that_was_made_shorter_meanwhile_does_not_get_longer() {
+    each_way(|server, user| {
+        let mut client = server.client();
+        client.run(cmd!["SET", "o:1", "a", "EX", 86_400]);
+        let name = format!("shorter-{}-{user}", server.port());
+        between(server, &name, |client| {
+            client.run(cmd!["EXPIRE", "o:1", 100]);
+        });
+        let mut job = as_user(job(server, rules(), Mode::Expire), user);
+        job.name = name;
+        let (_, told) = swept(job);
+        assert_eq!(told.came_of("o:1"), ("ttl-too-long", Outcome::Changed));
+        assert!(ttl(&mut client, "o:1") <= 100);
+    });
+}
+
 const ID: &str = "33fdd1b6-b496-4b33-9f7d-df96679d32f";
 
 #[test]
@@ -252,8 +269,11 @@ fn a_session_of_spring_takes_along_what_stands_beside_it_and_a_live_marker_prote
         job.name = name;
         let (_, told) = swept(job);
         assert_eq!(told.came_of(key(0)), ("ended", Outcome::Done));
-        for n in [1, 2, 3] {
+        assert_eq!(told.came_of(key(1)), ("marker-live", Outcome::Nothing));
+        for n in [2, 3] {
             assert_eq!(told.came_of(key(n)).1, Outcome::Changed, "{n}");
+        }
+        for n in [1, 2, 3] {
             assert_eq!(ttl(&mut client, key(n)), -1);
         }
         assert_eq!(ttl(&mut client, key(0)), -2);
@@ -294,6 +314,32 @@ fn fields_that_are_too_long_are_not_read() {
             let calls = client.info("cmdstat_hmget").unwrap();
             assert!(calls.starts_with("calls=3,"), "{calls}");
         }
+    });
+}
+
+#[test]
+fn a_session_of_spring_that_is_too_old_but_in_use_is_told_so_by_every_run() {
+    each_way(|server, user| {
+        let mut client = server.client();
+        let key = |n: u32| format!("spring:session:sessions:{ID}{n}");
+        for n in [0, 1] {
+            client.run(spring_session(&key(n), now_s() - 60, "ann"));
+            client.run(cmd!["EXPIRE", key(n), 2100]);
+        }
+        let marker = format!("spring:session:sessions:expires:{ID}1");
+        client.run(cmd!["SET", marker, "", "EX", 1800]);
+        let mut rule = default_rule(SessionStore::Spring, 1800);
+        rule.max_age = Some(Duration::from_secs(120));
+        for (mode, outcome) in [
+            (Mode::Report, Outcome::Would),
+            (Mode::DryRun, Outcome::Would),
+            (Mode::Expire, Outcome::Done),
+        ] {
+            let (_, told) = swept(as_user(job(server, vec![rule.clone()], mode), user));
+            assert_eq!(told.came_of(key(0)), ("too-old", outcome));
+            assert_eq!(told.came_of(key(1)), ("marker-live", Outcome::Nothing));
+        }
+        assert!(ttl(&mut client, key(1)) > 2000);
     });
 }
 
