@@ -109,6 +109,15 @@ impl ServerError {
     }
 }
 
+impl ServerError {
+    /// Whether a `NOPERM` forbids the keys, and not the command. Here only the prose tells, which since 6.0 has been:
+    /// `… to access one of the keys …`, `… can't access at least one of the keys …`, `No permissions to access a key`.
+    pub fn forbids_keys(&self) -> bool {
+        let says = |words| self.text.contains(words);
+        says("one of the keys") || says("permissions to access a key")
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -408,6 +417,26 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_forbids_a_key_is_told_from_what_forbids_a_command() {
+        let forbids = |line: &str| ServerError::parse(line.as_bytes()).forbids_keys();
+        for keys in [
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
+            "NOPERM No permissions to access a key",
+            "NOPERM ACL failure in script: No permissions to access a key",
+            "The user executing the script can't access at least one of the keys mentioned in the command arguments",
+        ] {
+            assert!(forbids(keys), "{keys}");
+        }
+        for command in [
+            "NOPERM this user has no permissions to run the 'type' command or its subcommand",
+            "NOPERM User default has no permissions to run the 'keys' command",
+            "The user executing the script can't run this command or subcommand",
+        ] {
+            assert!(!forbids(command), "{command}");
+        }
+    }
 
     #[test]
     fn an_error_is_classified_by_its_first_word_alone() {

@@ -65,6 +65,8 @@ pub enum Reason {
     TooOld,
     /// It was not used for longer than the timeout.
     Idle,
+    /// It would be over, but the marker beside it says that it is in use. The sweep asks for it before a deletion.
+    MarkerLive,
     /// It is meant to last for ever.
     ForEverByIntent,
     /// It has no TTL, and its store renews nothing on reading: a TTL could end a session that is in use.
@@ -88,6 +90,7 @@ impl Reason {
             Reason::Ended => "ended",
             Reason::TooOld => "too-old",
             Reason::Idle => "idle",
+            Reason::MarkerLive => "marker-live",
             Reason::ForEverByIntent => "for-ever-by-intent",
             Reason::NeverRenewed => "never-renewed",
             Reason::LockWithoutTtl => "lock-without-ttl",
@@ -107,6 +110,7 @@ impl fmt::Display for Reason {
             Reason::Ended => "its own end is past",
             Reason::TooOld => "older than max_age",
             Reason::Idle => "not used for longer than the timeout",
+            Reason::MarkerLive => "its marker says that it is in use",
             Reason::ForEverByIntent => "meant to last for ever",
             Reason::NeverRenewed => "no TTL, and reading it would renew none",
             Reason::LockWithoutTtl => "a lock without TTL, whose owner may still run",

@@ -72,4 +72,8 @@ pub trait Observer: Send {
 
     /// What came of it.
     fn seen(&mut self, seen: &Seen<'_>);
+
+    /// The database that is being walked is begun again, from its first key: what was told of it will be told again,
+    /// but for what was done.
+    fn begun_again(&mut self, db: u32);
 }

@@ -98,6 +98,10 @@ impl Observer for Report {
     fn seen(&mut self, seen: &Seen<'_>) {
         self.database(seen.found.db).seen(seen);
     }
+
+    fn begun_again(&mut self, db: u32) {
+        *self.database(db) = Database::new(&self.rules.clone());
+    }
 }
 
 impl Database {
@@ -234,6 +238,9 @@ pub struct ReportDocument {
     pub server: Option<String>,
     /// When the report was made, by the server's clock.
     pub at: Timestamp,
+    /// Why nothing counts as idle yet; left out when idle sessions are found, or no rule has `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_waits: Option<String>,
     /// The findings by database number.
     pub databases: Vec<DatabaseReport>,
 }
@@ -246,6 +253,7 @@ impl ReportDocument {
             address: swept.address.clone(),
             server: swept.server.clone(),
             at: Timestamp::from_millisecond(swept.finished_ms).unwrap_or(Timestamp::UNIX_EPOCH),
+            idle_waits: swept.idle_waits.clone(),
             databases: report.finish(names, swept.finished_ms),
         }
     }
@@ -541,6 +549,7 @@ mod tests {
             address: "localhost:6379".to_owned(),
             server: Some("redis 7.0.15".to_owned()),
             at: Timestamp::from_millisecond(NOW).unwrap(),
+            idle_waits: None,
             databases: report.finish(KeyNames::Masked, NOW),
         };
         let nothing = serde_json::json!({ "keys": 0, "bytes": 0, "bytes_error": 0, "sampled": 0 });

@@ -15,7 +15,7 @@ use super::sample::{Held, KeysHeld};
 use crate::config::SessionRule;
 
 /// Every reason, in the order in which they are told.
-const REASONS: [Reason; 15] = [
+const REASONS: [Reason; 16] = [
     Reason::TtlInOrder,
     Reason::TtlLong,
     Reason::TtlTooLong,
@@ -23,6 +23,7 @@ const REASONS: [Reason; 15] = [
     Reason::Ended,
     Reason::TooOld,
     Reason::Idle,
+    Reason::MarkerLive,
     Reason::ForEverByIntent,
     Reason::NeverRenewed,
     Reason::LockWithoutTtl,
@@ -42,14 +43,15 @@ fn slot(reason: Reason) -> usize {
         Reason::Ended => 4,
         Reason::TooOld => 5,
         Reason::Idle => 6,
-        Reason::ForEverByIntent => 7,
-        Reason::NeverRenewed => 8,
-        Reason::LockWithoutTtl => 9,
-        Reason::NotASession => 10,
-        Reason::Unreadable(Unreadable::WrongType) => 11,
-        Reason::Unreadable(Unreadable::TooLong) => 12,
-        Reason::Unreadable(Unreadable::Format) => 13,
-        Reason::Unreadable(Unreadable::NotASession) => 14,
+        Reason::MarkerLive => 7,
+        Reason::ForEverByIntent => 8,
+        Reason::NeverRenewed => 9,
+        Reason::LockWithoutTtl => 10,
+        Reason::NotASession => 11,
+        Reason::Unreadable(Unreadable::WrongType) => 12,
+        Reason::Unreadable(Unreadable::TooLong) => 13,
+        Reason::Unreadable(Unreadable::Format) => 14,
+        Reason::Unreadable(Unreadable::NotASession) => 15,
     }
 }
 
@@ -72,6 +74,15 @@ struct RuleTally {
 /// The counters of a sweep, by rule. It is what `sessions expire` prints.
 #[derive(Clone, Debug)]
 pub struct Tally {
+    counted: Counted,
+    /// The database that is being walked.
+    current: Option<u32>,
+    /// What stays when that is begun again: what was counted before it, and what was done to its keys.
+    stays: Counted,
+}
+
+#[derive(Clone, Debug)]
+struct Counted {
     scanned: u64,
     unmatched: u64,
     done: u64,
@@ -93,32 +104,37 @@ impl Tally {
             reported: ByReason::default(),
             left: ByReason::default(),
         };
-        Tally {
+        let counted = Counted {
             scanned: 0,
             unmatched: 0,
             done: 0,
             rules: rules.iter().enumerate().map(fresh).collect(),
+        };
+        Tally {
+            stays: counted.clone(),
+            current: None,
+            counted,
         }
     }
 
     /// How many keys SCAN gave.
     pub fn scanned(&self) -> u64 {
-        self.scanned
+        self.counted.scanned
     }
 
     /// How many of them no rule takes.
     pub fn unmatched(&self) -> u64 {
-        self.unmatched
+        self.counted.unmatched
     }
 
     /// How many keys were really changed or deleted.
     pub fn done(&self) -> u64 {
-        self.done
+        self.counted.done
     }
 
     /// What was counted, by rule, in the order of the configuration.
     pub fn counts(&self) -> Vec<RuleCounts> {
-        self.rules.iter().map(RuleTally::counts).collect()
+        self.counted.rules.iter().map(RuleTally::counts).collect()
     }
 
     /// The document of `sessions expire` for one configured database.
@@ -126,21 +142,34 @@ impl Tally {
         ExpireDocument {
             database: database.to_owned(),
             dry_run,
-            scanned: self.scanned,
+            scanned: self.scanned(),
             rules: self.counts(),
-            unmatched: self.unmatched,
+            unmatched: self.unmatched(),
+            idle_waits: None,
         }
     }
+}
 
+impl Counted {
     fn rule(&mut self, found: &Found<'_>) -> Option<&mut RuleTally> {
         self.rules.get_mut(found.rule?)
+    }
+
+    fn count(&mut self, seen: &Seen<'_>) {
+        self.scanned += 1;
+        self.done += u64::from(seen.outcome == Outcome::Done);
+        match self.rule(&seen.found) {
+            Some(rule) => rule.count(seen),
+            None => self.unmatched += 1,
+        }
     }
 }
 
 impl Observer for Tally {
     fn wish(&mut self, found: &Found<'_>) -> Wish {
         let with_ttl = matches!(found.expiry, Some(Expiry::At(_)));
-        let bytes = !with_ttl && self.rule(found).is_some_and(|rule| rule.without_ttl.wish());
+        let rule = self.counted.rule(found);
+        let bytes = !with_ttl && rule.is_some_and(|rule| rule.without_ttl.wish());
         Wish {
             bytes,
             value: false,
@@ -148,11 +177,19 @@ impl Observer for Tally {
     }
 
     fn seen(&mut self, seen: &Seen<'_>) {
-        self.scanned += 1;
-        self.done += u64::from(seen.outcome == Outcome::Done);
-        match self.rule(&seen.found) {
-            Some(rule) => rule.count(seen),
-            None => self.unmatched += 1,
+        if self.current != Some(seen.found.db) {
+            self.current = Some(seen.found.db);
+            self.stays = self.counted.clone();
+        }
+        self.counted.count(seen);
+        if seen.outcome == Outcome::Done {
+            self.stays.count(seen);
+        }
+    }
+
+    fn begun_again(&mut self, db: u32) {
+        if self.current == Some(db) {
+            self.counted = self.stays.clone();
         }
     }
 }
@@ -232,6 +269,9 @@ pub struct ExpireDocument {
     pub rules: Vec<RuleCounts>,
     /// The keys that no rule takes.
     pub unmatched: u64,
+    /// Why nothing counts as idle yet; left out when idle sessions are found, or no rule has `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_waits: Option<String>,
 }
 
 /// A rule, so that the counts can be told apart.

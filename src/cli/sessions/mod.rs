@@ -121,11 +121,12 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
     let swept = app
         .with_progress("expiring sessions", Unit::Keys, &meter, work)
         .await;
-    let document = tally.document(database.name.as_str(), dry_run);
-    let all = match &swept {
-        Ok(swept) => swept.databases.iter().map(|visited| visited.keys).sum(),
-        Err(_) => None,
-    };
+    let mut document = tally.document(database.name.as_str(), dry_run);
+    let mut all = None;
+    if let Ok(swept) = &swept {
+        all = swept.databases.iter().map(|visited| visited.keys).sum();
+        document.idle_waits.clone_from(&swept.idle_waits);
+    }
     let text = tally_text::text(&document, all, &|paint, text| app.output.paint(paint, text));
     match swept {
         Ok(swept) => {

@@ -1,6 +1,8 @@
 //! `sessions report` for people: the rules first, then what never expires, then what could be written.
 
-use super::tally_text::{Mood, Painter, bytes, facts, indented, keys, rule_line, seconds};
+use super::tally_text::{
+    Mood, Painter, bytes, facts, idle_waits, indented, keys, rule_line, seconds,
+};
 use crate::cli::output::{HumanTime, Paint};
 use crate::cli::table::{Align, Table};
 use crate::sessions::report::{
@@ -23,6 +25,7 @@ pub(super) fn text(document: &ReportDocument, paint: Painter<'_>) -> String {
             .unwrap_or("a server that does not say what it is"),
         HumanTime(document.at),
     );
+    text.push_str(&idle_waits(document.idle_waits.as_deref(), paint));
     for database in &document.databases {
         text.push('\n');
         text.push_str(&database_text(database, paint));
@@ -256,6 +259,7 @@ mod tests {
             address: "localhost:6379".to_owned(),
             server: Some("redis 7.0.15".to_owned()),
             at: "2026-11-22T21:43:53Z".parse().unwrap(),
+            idle_waits: None,
             databases,
         }
     }

@@ -47,11 +47,23 @@ pub(super) fn text(document: &ExpireDocument, all: Option<u64>, paint: Painter<'
         paint(Paint::Strong, &document.database),
         HumanCount(taken),
     );
+    text.push_str(&idle_waits(document.idle_waits.as_deref(), paint));
     for counts in &document.rules {
         text.push_str(&format!("\n{}\n", rule_line(&counts.rule, paint)));
         text.push_str(&indented(facts(counts, mood)));
     }
     text
+}
+
+/// A line that says why nothing counts as idle yet, where that is so.
+pub(super) fn idle_waits(why: Option<&str>, paint: Painter<'_>) -> String {
+    let line = |why| {
+        paint(
+            Paint::Warning,
+            &format!("nothing counts as idle yet: {why}"),
+        )
+    };
+    why.map(|why| line(why) + "\n").unwrap_or_default()
 }
 
 /// `rule 1: pyramid, timeout 365d`. Rules are counted from 1 for people.
@@ -157,6 +169,7 @@ fn in_words(reason: &str) -> &str {
         "ended" => "the end that stands in the session is past",
         "too-old" => "older than `max_age`",
         "idle" => "not used for longer than the timeout",
+        "marker-live" => "over by its own times, but its marker says that it is in use",
         "for-ever-by-intent" => "meant to last for ever",
         "never-renewed" => "no TTL, and reading would renew none",
         "lock-without-ttl" => "a lock without TTL, whose owner may still run",
@@ -257,6 +270,7 @@ pub(super) mod tests {
             scanned: 2_104_233,
             rules: vec![counts()],
             unmatched: 121,
+            idle_waits: None,
         };
         let shown = text(&document, Some(2_104_260), &plain);
         assert_eq!(
@@ -291,6 +305,7 @@ rule 1: pyramid, timeout 365d, max_age 365d
             scanned: 5,
             rules: vec![none],
             unmatched: 5,
+            idle_waits: None,
         };
         let shown = text(&document, None, &plain);
         assert!(

@@ -25,15 +25,13 @@ pub fn acl_line(
     } else {
         "+pttl"
     });
-    if mode == Mode::Report {
-        grants.push("+memory|usage");
-    }
+    grants.push("+memory|usage");
     // A report reads the values of keys that no rule takes, too.
     if mode == Mode::Report || reads && (has(Shape::Text) || has(Shape::Any)) {
         grants.push("+getrange");
     }
     if has(Shape::Hash) {
-        grants.push("+hmget");
+        grants.extend(["+hstrlen", "+hmget", "+exists"]);
     }
     if rules.iter().any(|rule| rule.idle) {
         grants.push("+object|idletime");
@@ -50,7 +48,7 @@ pub fn acl_line(
     if mode == Mode::Expire {
         grants.extend(["+type", "+pexpireat", "+unlink"]);
         if has(Shape::Hash) {
-            grants.extend(["+exists", "+srem", "+zrem"]);
+            grants.extend(["+srem", "+zrem"]);
         }
     }
     format!(

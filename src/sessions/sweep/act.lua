@@ -3,10 +3,12 @@
 -- ARGV, read from its beginning to its end; KEYS likewise:
 --   1 where PEXPIRETIME, NX and LT are known (from 7.0 on);
 --   a count, and so many lines that INFO must still have for deletions by idle time;
+--   the longest idle time that is believed, in seconds, and since when a key can have been idle (Unix, seconds);
 --   then of each key (one of KEYS):
 --     what is to be done (`expire` and its time, or `delete`)
 --     its expiry when it was looked at (-1: none)
---     its evidence: `name`; `text`, a SHA-1 and a length; `hash`, a SHA-1, a count and so many fields
+--     its evidence: `name`; `text`, a SHA-1 and a length; `hash`, a SHA-1, a length, a count and
+--     so many fields
 --     its idle time in seconds and when that was asked, or two empty strings
 --     a count and so many members to remove from indexes (each `set` or `zset`, and the member; the index is one
 --     of KEYS); in front, where the count is not -1, the marker of a live session, which is one of KEYS too
@@ -35,6 +37,7 @@ end
 
 local seven = argument() == '1'
 local lines = many(argument)
+local longest_s, since_s = number(), number()
 
 local clock = call('TIME')
 local now_s = tonumber(clock[1])
@@ -43,7 +46,8 @@ local now_ms = now_s * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local calm
 local function no_fork_since()
   if calm == nil then
-    local info = '\r\n' .. call('INFO', 'stats') .. '\r\n' .. call('INFO', 'cpu') .. '\r\n' .. call('INFO', 'persistence')
+    local info = '\r\n' .. call('INFO', 'stats') .. '\r\n' .. call('INFO', 'cpu') .. '\r\n' ..
+      call('INFO', 'persistence') .. '\r\n' .. call('INFO', 'replication')
     calm = #lines > 0
     for _, line in ipairs(lines) do
       if not info:find('\r\n' .. line .. '\r\n', 1, true) then calm = false end
@@ -63,6 +67,10 @@ local function digest(key, evidence)
   if evidence.kind == 'text' then
     return redis.sha1hex(call('GETRANGE', key, '0', evidence.length))
   end
+  -- One that has grown since is not read: the server stands still as long as that takes.
+  local length = 0
+  for _, field in ipairs(evidence.fields) do length = length + call('HSTRLEN', key, field) end
+  if length ~= tonumber(evidence.length) then return nil end
   local joined = {}
   for _, value in ipairs(call('HMGET', key, unpack(evidence.fields))) do
     joined[#joined + 1] = value and (#value .. ':' .. value .. ';') or '-;'
@@ -85,6 +93,8 @@ local function act(item)
     if not idle then return GONE end
     local least = tonumber(item.idle) + (now_s - tonumber(item.idle_at)) - 1
     if idle < least or not no_fork_since() then return CHANGED end
+    -- More than can be: the clock was set back, and the key was used just before.
+    if idle > longest_s or idle > now_s - since_s or now_s < tonumber(item.idle_at) then return CHANGED end
   end
   local expires = expiry(item.key)
   if expires == -2 then return GONE end
@@ -102,6 +112,8 @@ local function act(item)
   if item.what == 'expire' then
     -- A time that is past by now would delete it.
     if tonumber(item.time) <= now_ms then return CHANGED end
+    -- It was shortened meanwhile, to less than this; before 7.0 there is no LT that would see to it.
+    if item.expires ~= -1 and expires <= tonumber(item.time) then return CHANGED end
     local set
     if not seven then
       set = call('PEXPIREAT', item.key, item.time)
@@ -130,7 +142,7 @@ while at < #ARGV do
   item.expires = number()
   item.evidence = {kind = argument()}
   if item.evidence.kind ~= 'name' then item.evidence.sha1 = argument() end
-  if item.evidence.kind == 'text' then item.evidence.length = argument() end
+  if item.evidence.kind ~= 'name' then item.evidence.length = argument() end
   if item.evidence.kind == 'hash' then item.evidence.fields = many(argument) end
   item.idle, item.idle_at = argument(), argument()
   local removals = number()

@@ -8,6 +8,9 @@
 //!
 //! The last two say for how long and not until when, for the same reason. Deletions by idle time go the first way
 //! alone: the guards see to it.
+//!
+//! Where the connection breaks before the answer, it is not known whether an act was done. So what is sent is
+//! remembered, and the next look tells (see [`Key::attempted`]).
 
 use crate::server::{self, Code, Reply, ServerError};
 use crate::sessions::stores::spring::Collection;
@@ -39,7 +42,10 @@ pub(super) async fn act(
         let (acted, ended) = act_step(server, place, &mut keys[done..end], now_ms).await;
         done += acted;
         if let Err(source) = ended {
-            return (done, Err(explain(server, place, source).await));
+            let mut failed = keys[done..].iter().filter(|key| key.writes());
+            let key = failed.next().map(|key| key.name.clone());
+            let error = explain(server, place, source, &key.unwrap_or_default()).await;
+            return (done, Err(error));
         }
     }
     (done, Ok(()))
@@ -52,8 +58,8 @@ fn step(keys: &[Key]) -> usize {
         if key.writes() {
             acts += 1;
             bytes += match key.evidence {
-                Evidence::Text(_, len) => len,
-                _ => 0,
+                Evidence::Text(_, length) | Evidence::Hash { length, .. } => length,
+                Evidence::Name => 0,
             };
             if acts > 1 && (acts > KEYS || bytes > BYTES) {
                 return at;
@@ -90,13 +96,17 @@ async fn by_script(
     now_ms: i64,
 ) -> (usize, Result<(), server::Error>) {
     let empty: &[String] = &[];
-    let lines = match &server.idle {
-        Some(trusted) if places.iter().any(|at| keys[*at].by_idle()) => trusted.lines.as_slice(),
-        _ => empty,
+    let (lines, (longest_s, since_s)) = match &server.idle {
+        Some(trusted) if places.iter().any(|at| keys[*at].by_idle()) => {
+            (trusted.lines.as_slice(), trusted.bounds())
+        }
+        _ => (empty, (0, 0)),
     };
     let mut call = Call::default();
     call.text(if server.pexpiretime { "1" } else { "0" });
     call.many(lines.iter().map(String::as_bytes));
+    call.text(longest_s.to_string());
+    call.text(since_s.to_string());
     for at in places {
         call.key(&keys[*at], now_ms);
     }
@@ -104,11 +114,14 @@ async fn by_script(
     let mut args: Vec<&[u8]> = vec![b"EVAL", SCRIPT.as_bytes(), number.as_bytes()];
     args.extend(call.keys.iter().map(Vec::as_slice));
     args.extend(call.args.iter().map(Vec::as_slice));
-    let answered = match server.pipe.now().await {
-        Ok(wire) => wire.call(&args).await,
-        Err(error) => Err(error),
+    let wire = match server.pipe.now().await {
+        Ok(wire) => wire,
+        Err(error) => return (0, Err(error)),
     };
-    let answers = match answered {
+    for at in places {
+        keys[*at].attempted();
+    }
+    let answers = match wire.call(&args).await {
         Ok(reply) => reply.into_array().unwrap_or_default(),
         Err(error) => return (0, Err(error)),
     };
@@ -181,9 +194,14 @@ impl Call {
                 self.text(sha1);
                 self.text(len.to_string());
             }
-            Evidence::Hash(fields, sha1) => {
+            Evidence::Hash {
+                fields,
+                sha1,
+                length,
+            } => {
                 self.text("hash");
                 self.text(sha1);
+                self.text(length.to_string());
                 self.many(fields.iter().copied());
             }
         }
@@ -216,9 +234,10 @@ impl Call {
 }
 
 impl Key {
+    /// Whether something is to be done to it.
     pub(super) fn writes(&self) -> bool {
-        self.decision
-            .is_some_and(|decision| decision.action.writes())
+        let writes = |decision: crate::sessions::Decision| decision.action.writes();
+        !self.settled && self.decision.is_some_and(writes)
     }
 
     pub(super) fn deletes(&self) -> bool {
@@ -240,10 +259,14 @@ impl Key {
     }
 }
 
-/// What a failed act means. Within a script a server does not say which command is forbidden, so each is asked
-/// for a key that does not exist.
-async fn explain(server: &mut Server, place: &str, source: server::Error) -> Error {
-    let own = matches!(&source, server::Error::Reply { command, .. } if command.contains(' '));
+/// What a failed act on a key means. Within a script or a transaction it is not told which command is forbidden, so
+/// each is asked for a key that does not exist: one whose name begins as this one's, which this user may use.
+async fn explain(server: &mut Server, place: &str, source: server::Error, key: &[u8]) -> Error {
+    let own = matches!(
+        &source,
+        server::Error::Reply { command, reply }
+            if command.starts_with("a command ") && !reply.forbids_keys()
+    );
     if own
         && matches!(
             source.code(),
@@ -252,8 +275,10 @@ async fn explain(server: &mut Server, place: &str, source: server::Error) -> Err
     {
         let mut random = [0u8; 16];
         let _ = getrandom::fill(&mut random);
-        let nobody = format!("rdbkeeper:probe:{}", values::sha1_hex(&random)).into_bytes();
-        let asked: [&[&[u8]]; 6] = [
+        let ending = format!(":rdbkeeper:probe:{}", values::sha1_hex(&random));
+        let nobody = [key, ending.as_bytes()].concat();
+        let asked: [&[&[u8]]; 7] = [
+            &[b"PEXPIRE", &nobody, b"9999999999"],
             &[b"TYPE", &nobody],
             &[b"PEXPIREAT", &nobody, b"9999999999999"],
             &[b"UNLINK", &nobody],
@@ -261,12 +286,21 @@ async fn explain(server: &mut Server, place: &str, source: server::Error) -> Err
             &[b"SREM", &nobody, b"x"],
             &[b"ZREM", &nobody, b"x"],
         ];
+        let other_way: &[&[u8]] = match server.scripts {
+            true => &[b"PEXPIRE"],
+            false => &[b"TYPE", b"PEXPIREAT"],
+        };
         for args in asked {
+            if other_way.contains(&args[0]) {
+                continue;
+            }
             let answered = match server.pipe.now().await {
                 Ok(wire) => wire.call(args).await,
                 Err(error) => Err(error),
             };
             match answered {
+                // The pattern may take no name that is longer: then nothing is known of the command.
+                Err(error) if error.server_error().is_some_and(ServerError::forbids_keys) => {}
                 Err(error) if error.code() == Some(&Code::NoPerm) => {
                     return Error::server(place, "act on its keys", error);
                 }
@@ -274,6 +308,12 @@ async fn explain(server: &mut Server, place: &str, source: server::Error) -> Err
                 _ => {}
             }
         }
+    }
+    if source.code() == Some(&Code::Oom) && !server.scripts {
+        return Error::Full {
+            place: place.to_owned(),
+            source: Box::new(source),
+        };
     }
     Error::server(place, "act on its keys", source)
 }

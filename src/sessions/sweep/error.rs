@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::{Failure, Kind};
-use crate::server::{self, Code};
+use crate::server::{self, Code, ServerError};
 use crate::units::HumanDuration;
 
 /// What ended a sweep.
@@ -34,6 +34,24 @@ pub enum Error {
         command: String,
         /// As an ACL grants it: `+pexpireat`.
         grant: String,
+        /// What the server said.
+        #[source]
+        source: Box<server::Error>,
+    },
+    /// The user may run the command, but not on a key that the sweep came to.
+    #[error("{place}: the keys that this user may use leave out one that the sweep came to")]
+    ForbiddenKey {
+        /// The server.
+        place: String,
+        /// What the server said.
+        #[source]
+        source: Box<server::Error>,
+    },
+    /// The server's memory is full, and the act was tried in a transaction.
+    #[error("{place} is full, and takes no transactions then")]
+    Full {
+        /// The server.
+        place: String,
         /// What the server said.
         #[source]
         source: Box<server::Error>,
@@ -147,7 +165,7 @@ pub enum Guard {
     NoState,
     /// Not watched for long enough.
     #[error(
-        "while it forks, reads leave idle times as they are; it has been watched since {since} and must be for {}", HumanDuration(*.needs)
+        "while it forks, reads leave idle times as they are; it certainly had no fork since {since}, and must have none for {}", HumanDuration(*.needs)
     )]
     Watching {
         /// Since when there was no fork: UTC.
@@ -184,13 +202,24 @@ impl Error {
         if source.is_no_connection() {
             return Error::Connect(Box::new(source));
         }
-        match (&source, source.code()) {
-            (server::Error::Reply { command, .. }, Some(Code::NoPerm)) => Error::Forbidden {
-                grant: grant(command),
-                command: command.clone(),
+        if source.server_error().is_some_and(ServerError::forbids_keys) {
+            return Error::ForbiddenKey {
                 place,
                 source: Box::new(source),
-            },
+            };
+        }
+        match (&source, source.code()) {
+            // Of one in a script or a transaction the name may not be known.
+            (server::Error::Reply { command, .. }, Some(Code::NoPerm))
+                if !command.starts_with("a command ") =>
+            {
+                Error::Forbidden {
+                    grant: grant(command),
+                    command: command.clone(),
+                    place,
+                    source: Box::new(source),
+                }
+            }
             (_, Some(Code::Loading)) => Error::Loading { place },
             (_, Some(Code::ReadOnly)) => Error::Replica {
                 place,
@@ -214,9 +243,9 @@ impl Error {
             Error::Connect(source) | Error::Server { source, .. } | Error::Lost { source, .. } => {
                 source.kind()
             }
-            Error::Forbidden { .. } => Kind::Forbidden,
+            Error::Forbidden { .. } | Error::ForbiddenKey { .. } => Kind::Forbidden,
             Error::Replica { .. } | Error::Cluster { .. } | Error::Idle { .. } => Kind::Refused,
-            Error::Loading { .. } => Kind::Unavailable,
+            Error::Loading { .. } | Error::Full { .. } => Kind::Unavailable,
             Error::NoDatabase { .. } => Kind::Config,
             Error::State { .. } => Kind::Storage,
             Error::Cancelled => Kind::Interrupted,
@@ -231,11 +260,18 @@ impl Error {
             Error::Forbidden { grant, .. } => {
                 format!("grant it with ACL SETUSER USER {grant}")
             }
+            Error::ForbiddenKey { .. } => {
+                "grant all keys with ACL SETUSER USER ~*, or let no rule take others".to_owned()
+            }
             Error::Replica { primary, .. } => match primary {
                 Some(primary) => format!("sessions expire on the primary: use {primary} in `url`"),
                 None => "sessions expire on the primary: use its address in `url`".to_owned(),
             },
             Error::Cluster { .. } => "use a server that is not in cluster mode".to_owned(),
+            Error::Full { .. } => {
+                "grant +eval: a script may delete when memory is full, a transaction may not"
+                    .to_owned()
+            }
             Error::Loading { .. } => {
                 "try again when it is done; INFO persistence shows how far it is".to_owned()
             }
@@ -249,7 +285,15 @@ impl Error {
 }
 
 impl Guard {
-    fn hint(&self) -> Option<String> {
+    /// Whether it passes with time alone: then it refuses nothing, and until then nothing counts as idle.
+    pub(super) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Guard::Young { .. } | Guard::Watching { .. } | Guard::ChildAtWork
+        )
+    }
+
+    pub(super) fn hint(&self) -> Option<String> {
         Some(match self {
             Guard::Replica => "use its primary".to_owned(),
             Guard::NoClock => "grant +time".to_owned(),
@@ -300,7 +344,6 @@ fn grant(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::ServerError;
 
     #[test]
     fn a_command_that_is_forbidden_is_named_with_what_grants_it() {

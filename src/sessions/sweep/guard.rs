@@ -84,6 +84,9 @@ pub(super) async fn open(job: &Job, warnings: &mut Vec<String>) -> Result<Server
         Err(error) => return Err(failed(error)),
     };
     if let Some(facts) = &facts {
+        if facts.role == Role::Replica && !report {
+            forget(job)?;
+        }
         suitable(facts, &place, report, warnings)?;
     }
     let at_least = |version| {
@@ -178,7 +181,19 @@ fn suitable(
     Ok(())
 }
 
-/// Idle times, if they can be trusted here. What is seen of the server's forks is kept before it is judged.
+/// Forgets what is known of the server's idle times: what is read while it is a replica it does not see.
+fn forget(job: &Job) -> Result<(), Error> {
+    let (Some(state_dir), true) = (&job.state_dir, job.rules.iter().any(|rule| rule.idle)) else {
+        return Ok(());
+    };
+    let memory = Memory::of(state_dir, &job.name);
+    memory.forget().map_err(|source| Error::State {
+        path: memory.path,
+        source,
+    })
+}
+
+/// Idle times, as far as they can be trusted here. What is seen of the server's forks is kept before it is judged.
 async fn trusted(
     job: &Job,
     server: &mut Server,
@@ -219,7 +234,7 @@ async fn trusted(
         Err(guard) => {
             // Idle times from under such a server are of no use later, either.
             if !report {
-                memory.forget().map_err(unusable)?;
+                forget(job)?;
             }
             return Err(refused(guard));
         }

@@ -7,8 +7,14 @@
 //! are short and timeouts are long.
 //!
 //! Only the time without a fork that lasts until now counts. An earlier one would prove that a session was idle
-//! once; but it may have been used since, unseen. The trap: CONFIG RESETSTAT sets the count back to 0, so other
-//! traces of children, which it does not reset, must be the same too.
+//! once; but it may have been used since, unseen. Three traps:
+//! - CONFIG RESETSTAT sets the count back to 0, so other traces of children, which it does not reset, must be
+//!   the same too.
+//! - A server that was a replica for a while did not see what was read on its primary. It has the same run ID when
+//!   it is promoted again, but another replication ID.
+//! - The clock has 24 bits. A key whose last use lies ahead of it, after a step back, looks as if it had not been
+//!   used for 194 days; after an LFU policy it shows what that has written there. So an idle time that
+//!   is longer than the server has run, or close to the most that it can be, is believed of no key.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +31,10 @@ use crate::storage::private::{self, TemporaryFile};
 /// What is taken off every idle time: it counts in whole seconds, and its clock may lag behind a little.
 const DOUBT: Duration = Duration::from_secs(2);
 
+/// The longest idle time that is believed, in seconds: the clock counts 2^24 of them, and one that was set back by up
+/// to a week makes those that were used most recently seem idle for nearly as long.
+const BELIEVED_S: u64 = (1 << 24) - 7 * 86_400;
+
 /// The lines of INFO that are the same as long as no child has been.
 const TRACES: [&str; 4] = [
     "total_forks",
@@ -40,6 +50,20 @@ const CHILDREN: [&str; 3] = [
     "module_fork_in_progress",
 ];
 
+/// The lines of INFO that are the same as long as it is a primary, and the same one.
+const STANDING: [&str; 2] = ["role", "master_replid"];
+
+/// What must be the same for two looks to be at one server that saw all reads between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    /// New at every start.
+    run_id: String,
+    /// New at every promotion.
+    replid: String,
+    /// Under an LFU policy the place of idle times is used for something else.
+    policy: String,
+}
+
 /// One look at a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Look {
@@ -47,7 +71,11 @@ pub(super) struct Look {
     before_ms: i64,
     /// And after.
     after_ms: i64,
-    run_id: String,
+    /// When it was started, Unix, in seconds.
+    started_s: i64,
+    identity: Identity,
+    /// Lines that say that it is a primary, and which.
+    standing: Vec<String>,
     /// Lines of INFO that are the same as long as no child has been.
     traces: Vec<String>,
     /// Lines that say that there is none.
@@ -75,10 +103,17 @@ impl Look {
             found.collect::<Vec<String>>()
         };
         let childless = lines(&CHILDREN);
+        let uptime = i64::try_from(uptime(facts).as_secs()).unwrap_or(0);
         Ok(Look {
             before_ms,
             after_ms,
-            run_id: facts.run_id.clone(),
+            started_s: before_ms / 1000 - uptime,
+            identity: Identity {
+                run_id: facts.run_id.clone(),
+                replid: facts.replid.clone().unwrap_or_default(),
+                policy: facts.get("maxmemory_policy").unwrap_or_default().to_owned(),
+            },
+            standing: lines(&STANDING),
             traces: lines(&TRACES),
             child: childless.iter().any(|line| !line.ends_with(":0")),
             childless,
@@ -86,10 +121,18 @@ impl Look {
     }
 }
 
+/// How long a server has run.
+fn uptime(facts: &Facts) -> Duration {
+    facts
+        .get("uptime_in_seconds")
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs)
+}
+
 /// What is known of a server's forks from all looks at it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Watch {
-    run_id: String,
+    identity: Identity,
     /// The first look, Unix time in milliseconds by the server's clock, as all times here.
     watched_since_ms: i64,
     /// Since when there was certainly no child; nothing while one lives.
@@ -106,16 +149,16 @@ impl Watch {
     fn after(known: Option<Watch>, look: &Look) -> Watch {
         let begins = (!look.child).then_some(look.after_ms);
         let fresh = Watch {
-            run_id: look.run_id.clone(),
+            identity: look.identity.clone(),
             watched_since_ms: look.before_ms,
             calm_since_ms: begins,
             seen_ms: look.before_ms,
             longest_ms: 0,
             traces: look.traces.clone(),
         };
-        // Another run of the server, or a clock that was set back: what was known is of no use.
-        let Some(known) =
-            known.filter(|known| known.run_id == look.run_id && known.seen_ms <= look.before_ms)
+        // Another run of the server, or of another standing, or a clock that was set back: what was known is of no use.
+        let Some(known) = known
+            .filter(|known| known.identity == look.identity && known.seen_ms <= look.before_ms)
         else {
             return fresh;
         };
@@ -133,7 +176,7 @@ impl Watch {
     }
 
     /// How long a key was certainly not used until `now_ms`, whose idle time was `idle_s` seconds then.
-    pub(super) fn unused(&self, idle_s: u64, now_ms: i64) -> Option<Duration> {
+    fn unused(&self, idle_s: u64, now_ms: i64) -> Option<Duration> {
         let watched = u64::try_from(now_ms - self.calm_since_ms?).ok()?;
         Some(
             Duration::from_secs(idle_s)
@@ -142,16 +185,17 @@ impl Watch {
         )
     }
 
-    /// Refuses while no time without a fork was long enough for a rule.
+    /// Whether the time without a fork is long enough for a rule, and if not, why.
     fn judge(&self, needs: Duration) -> Result<(), Guard> {
         let millis = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-        let calm = self.calm_since_ms.map_or(0, |since| self.seen_ms - since);
-        let longest = millis(self.longest_ms.max(calm));
-        if longest > needs {
+        let calm = millis(self.calm_since_ms.map_or(0, |since| self.seen_ms - since));
+        if calm > needs {
             return Ok(());
         }
+        let longest = millis(self.longest_ms).max(calm);
         let watched = millis(self.seen_ms - self.watched_since_ms);
-        if watched > needs {
+        // One fork in the middle is not often.
+        if longest <= needs && watched > needs.saturating_mul(2) {
             return Err(Guard::ForksTooOften {
                 watched,
                 longest,
@@ -197,15 +241,74 @@ pub(super) struct Abilities {
     pub(super) no_touch: bool,
 }
 
-/// Idle times that can be trusted, and what must still be so when a deletion rests on them.
+/// Idle times as far as they can be trusted, and what must still be so when a deletion rests on them.
 #[derive(Clone, Debug)]
 pub(super) struct Trusted {
-    pub(super) watch: Watch,
-    /// Lines that INFO must still have: no fork has been, and no child is.
+    watch: Watch,
+    /// Lines that INFO must still have: it is a primary, no fork has been, and no child is.
     pub(super) lines: Vec<String>,
+    /// When the server was started, Unix, in seconds.
+    started_s: i64,
+    /// The server's time when it was asked last.
+    asked_ms: i64,
+    /// Its clock was set back since this began.
+    set_back: bool,
+    /// Why nothing counts as idle yet, by rules: their places, and guards that pass with time.
+    waits: Vec<(usize, Guard)>,
+    /// Rules with `idle`.
+    rules: usize,
 }
 
-/// Judges a server for the rules that have `idle`.
+impl Trusted {
+    /// How long a key was certainly not used until `now_ms`, whose idle time was `idle_s` seconds then.
+    pub(super) fn unused(&self, idle_s: u64, now_ms: i64) -> Option<Duration> {
+        if self.set_back || idle_s > self.most(now_ms / 1000) {
+            return None;
+        }
+        self.watch.unused(idle_s, now_ms)
+    }
+
+    /// The longest idle time that is believed at this time.
+    fn most(&self, now_s: i64) -> u64 {
+        let ran = u64::try_from(now_s - self.started_s).unwrap_or(0);
+        BELIEVED_S.min(ran.saturating_add(DOUBT.as_secs()))
+    }
+
+    /// For the script, which finds out the same: the longest idle time that is ever believed, in seconds,
+    /// and since when, Unix, a key can have been idle.
+    pub(super) fn bounds(&self) -> (u64, i64) {
+        let doubt = i64::try_from(DOUBT.as_secs()).unwrap_or(0);
+        (BELIEVED_S, self.started_s - doubt)
+    }
+
+    /// Takes the server's time. One that is earlier than the last ends all trust for this run.
+    pub(super) fn at(&mut self, now_ms: i64) {
+        self.set_back |= now_ms < self.asked_ms;
+        self.asked_ms = now_ms;
+    }
+
+    /// Why nothing counts as idle yet, for people; `None` when idle sessions are found.
+    pub(super) fn waits(&self) -> Option<String> {
+        if self.set_back {
+            return Some("its clock was set back while it was swept".to_owned());
+        }
+        let mut told: Vec<String> = Vec::new();
+        for (rule, guard) in &self.waits {
+            let text = match guard.hint() {
+                Some(hint) => format!("{guard}; {hint}"),
+                None => guard.to_string(),
+            };
+            told.push(match self.rules {
+                1 => text,
+                _ => format!("rule {}: {text}", rule + 1),
+            });
+        }
+        (!told.is_empty()).then(|| told.join(". "))
+    }
+}
+
+/// Judges a server for the rules that have `idle`. What passes with time refuses nothing: until then no key of the
+/// rule was unused for long enough, whatever its idle time.
 pub(super) fn judge(
     rules: &[SessionRule],
     facts: &Facts,
@@ -213,28 +316,37 @@ pub(super) fn judge(
     watch: Watch,
     look: &Look,
 ) -> Result<Trusted, Guard> {
-    let uptime = facts
-        .get("uptime_in_seconds")
-        .and_then(|seconds| seconds.parse().ok())
-        .map_or(Duration::ZERO, Duration::from_secs);
+    let uptime = uptime(facts);
     if !abilities.scripts {
         return Err(Guard::NoScripts);
     }
-    for rule in rules.iter().filter(|rule| rule.idle) {
+    let mut waits = Vec::new();
+    let idle = || rules.iter().enumerate().filter(|(_, rule)| rule.idle);
+    for (number, rule) in idle() {
         if stores::reads_values(rule.store) && !abilities.no_touch {
             return Err(Guard::ReadsTouch {
                 store: rule.store.as_str(),
             });
         }
         let needs = bound(rule);
-        if uptime <= needs {
-            return Err(Guard::Young { uptime, needs });
+        let judged = match uptime <= needs {
+            true => Err(Guard::Young { uptime, needs }),
+            false => watch.judge(needs),
+        };
+        match judged {
+            Ok(()) => {}
+            Err(guard) if guard.passes() => waits.push((number, guard)),
+            Err(guard) => return Err(guard),
         }
-        watch.judge(needs)?;
     }
-    let lines = look.traces.iter().chain(&look.childless);
+    let lines = [&look.standing, &look.traces, &look.childless];
     Ok(Trusted {
-        lines: lines.cloned().collect(),
+        lines: lines.into_iter().flatten().cloned().collect(),
+        started_s: look.started_s,
+        asked_ms: look.after_ms,
+        set_back: false,
+        waits,
+        rules: idle().count(),
         watch,
     })
 }
@@ -286,7 +398,8 @@ mod tests {
 
     fn look(seconds: i64, forks: u32, child: bool) -> Look {
         let info = format!(
-            "run_id:r\r\ntotal_forks:{forks}\r\nlatest_fork_usec:9\r\nused_cpu_sys_children:0.{forks}\r\n\
+            "run_id:r\r\nrole:master\r\nmaster_replid:p\r\nmaxmemory_policy:noeviction\r\n\
+             uptime_in_seconds:{seconds}\r\ntotal_forks:{forks}\r\nlatest_fork_usec:9\r\nused_cpu_sys_children:0.{forks}\r\n\
              rdb_bgsave_in_progress:{}\r\n",
             u8::from(child)
         );
@@ -319,8 +432,8 @@ mod tests {
         looks.push(look(1120, 4, false));
         let after = watch(&looks);
         assert_eq!(after.unused(5000, 1_125_000), Some(Duration::from_secs(5)));
-        // It was long enough once, and will be again: nothing to complain of.
-        assert_eq!(after.judge(MINUTE), Ok(()));
+        // It was long enough once, and will be again.
+        assert!(matches!(after.judge(MINUTE), Err(Guard::Watching { .. })));
     }
 
     #[test]
@@ -339,14 +452,88 @@ mod tests {
     }
 
     #[test]
-    fn another_run_of_the_server_or_a_clock_set_back_begins_anew() {
+    fn another_run_or_standing_or_policy_of_the_server_or_a_clock_set_back_begins_anew() {
         let begin = look(1000, 3, false);
         let mut other = look(1100, 3, false);
-        other.run_id = "s".to_owned();
-        let other = watch(&[begin.clone(), other]);
-        assert_eq!((other.watched_since_ms, other.longest_ms), (1_100_000, 0));
+        other.identity.run_id = "s".to_owned();
+        let mut promoted = look(1100, 3, false);
+        promoted.identity.replid = "q".to_owned();
+        let mut policy = look(1100, 3, false);
+        policy.identity.policy = "allkeys-lru".to_owned();
+        for other in [other, promoted, policy] {
+            let other = watch(&[begin.clone(), other]);
+            assert_eq!((other.watched_since_ms, other.longest_ms), (1_100_000, 0));
+        }
         let back = watch(&[begin, look(900, 3, false)]);
         assert_eq!(back.calm_since_ms, Some(900_000));
+    }
+
+    /// Trust in a server that was started at 0, and looked at when it was a day old and a day later.
+    fn trusted(timeouts_s: &[u64]) -> Trusted {
+        use crate::config::{KeyRegex, SessionStore};
+        let rule = |seconds: &u64| SessionRule {
+            idle: true,
+            grace: Duration::ZERO,
+            ..SessionRule::new(
+                SessionStore::Opaque,
+                KeyRegex::new("^o").unwrap(),
+                Duration::from_secs(*seconds),
+            )
+        };
+        let rules: Vec<SessionRule> = timeouts_s.iter().map(rule).collect();
+        let look = |at| look(at, 3, false);
+        let abilities = Abilities {
+            scripts: true,
+            no_touch: true,
+        };
+        let facts = Facts::parse("uptime_in_seconds:172800\r\n");
+        let seen = watch(&[look(86_400), look(172_800)]);
+        judge(&rules, &facts, abilities, seen, &look(172_800)).unwrap()
+    }
+
+    #[test]
+    fn an_idle_time_that_cannot_be_is_no_evidence() {
+        let mut young = trusted(&[60]);
+        let now = 172_800_000;
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(young.unused(3602, now), hour);
+        assert!(young.unused(172_800, now).is_some());
+        // The bits of an LFU counter; a key that was used a second before the clock was set back by ten.
+        for idle_s in [172_803, 7_026_865, 16_777_207] {
+            assert_eq!(young.unused(idle_s, now), None, "{idle_s}");
+        }
+        // As long as it has run it may be idle later, too.
+        assert!(young.unused(172_803, now + 1000).is_some());
+        let year = 365 * 86_400;
+        let old = Trusted {
+            started_s: -year,
+            ..young.clone()
+        };
+        assert!(old.unused(181 * 86_400, now).is_some());
+        for idle_s in [188 * 86_400, 16_777_207] {
+            assert_eq!(old.unused(idle_s, now), None, "{idle_s}");
+        }
+        assert_eq!(young.waits(), None);
+        young.at(now + 10_000);
+        young.at(now + 9_999);
+        young.at(now + 20_000);
+        assert_eq!(young.unused(3602, now + 20_000), None);
+        assert!(young.waits().unwrap().contains("set back"));
+    }
+
+    #[test]
+    fn a_rule_that_must_wait_holds_up_no_other() {
+        let both = trusted(&[60, 100_000]);
+        let waits = both.waits().unwrap();
+        assert!(waits.starts_with("rule 2: while it forks"), "{waits}");
+        assert!(
+            waits.contains("without a fork until 1970-01-03 03:46:41 UTC"),
+            "{waits}"
+        );
+        assert!(both.unused(200, 172_800_000).unwrap() > MINUTE);
+        // Not run for long enough, either.
+        let young = trusted(&[400_000]).waits().unwrap();
+        assert!(young.starts_with("it has run for 2d"), "{young}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod error;
 mod guard;
 mod idle;
 mod look;
+mod marker;
 mod pipe;
 mod values;
 mod walk;
@@ -115,6 +116,8 @@ pub struct Swept {
     pub reconnects: u64,
     /// How often a database was begun again, because the server had been restarted: its keys were told twice.
     pub restarts: u64,
+    /// Why nothing counts as idle yet, of a rule that has `idle`: it passes with time.
+    pub idle_waits: Option<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// When it began: Unix time in milliseconds, by the server's clock.

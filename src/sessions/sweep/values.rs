@@ -3,15 +3,17 @@
 //! What is kept of a value is its SHA-1, which a script on the server can compare with what is there when the
 //! key is acted upon. The trap: a pipeline of long values would fill the server's memory. So of every string only
 //! the beginning is asked for in the pipeline; the few that are longer are asked for whole, one after the other.
+//! Fields of hashes have no beginning that could be asked for: their lengths are asked first.
 
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::guard::{Server, is_refused, warn};
 use super::look::Key;
+use super::marker;
 use super::{Job, Mode};
 use crate::config::{SessionRule, SessionStore};
-use crate::server::{self, Code, Reply};
+use crate::server::{self, Code, Reply, Wire};
 use crate::sessions::stores::{self, Shape};
 use crate::sessions::{Unreadable, Value, Verdict, decide};
 
@@ -19,8 +21,12 @@ use crate::sessions::{Unreadable, Value, Verdict, decide};
 const LONGEST: usize = stores::LONGEST;
 /// What is read of every string at first, and of a key that no rule takes: 64 KiB.
 const BEGINNING: usize = 64 << 10;
+/// The longest field of a hash that is read, in bytes.
+const LONGEST_FIELD: usize = 64 << 10;
 /// Keys whose values are on their way at a time.
 const AT_ONCE: usize = 100;
+/// The bytes of hashes that are on their way at a time.
+const BYTES_AT_ONCE: usize = 4 << 20;
 
 /// What a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +35,13 @@ pub(super) enum Evidence {
     Name,
     /// A string with this SHA-1 and this length.
     Text(String, usize),
-    /// A hash whose fields have this SHA-1 together (see [`fields_sha1`]).
-    Hash(&'static [&'static [u8]], String),
+    /// A hash some of whose fields have this SHA-1 together (see [`fields_sha1`]).
+    Hash {
+        fields: &'static [&'static [u8]],
+        sha1: String,
+        /// The bytes of these fields.
+        length: usize,
+    },
 }
 
 /// What is asked of one key.
@@ -106,7 +117,7 @@ pub(super) async fn read(
     for key in keys.iter_mut() {
         key.decide(&job.rules, now_ms);
     }
-    Ok(())
+    marker::spare(server, job.mode, keys).await
 }
 
 async fn read_some(
@@ -121,7 +132,7 @@ async fn read_some(
         .iter()
         .map(|key| key.question(&job.rules, now_ms, *refused))
         .collect();
-    let sizes = |key: &Key| key.wish.bytes && !refused.bytes;
+    let sizes = |key: &Key| key.wish.bytes && !refused.bytes && !key.settled;
     if questions
         .iter()
         .all(|question| *question == Question::Nothing)
@@ -138,14 +149,18 @@ async fn read_some(
             Question::Raw | Question::Text(_) => {
                 wire.queue(&[b"GETRANGE", &key.name, b"0", beginning.as_bytes()]);
             }
-            Question::Hash(store) => wire.queue(&hmget(&key.name, stores::hash_fields(*store))),
+            Question::Hash(store) => {
+                for field in stores::hash_fields(*store) {
+                    wire.queue(&[b"HSTRLEN", &key.name, field]);
+                }
+            }
         }
         if *sized {
             wire.queue(&[b"MEMORY", b"USAGE", &key.name]);
         }
     }
     wire.flush().await?;
-    let mut long = Vec::new();
+    let (mut long, mut hashes) = (Vec::new(), Vec::new());
     for (at, key) in keys.iter_mut().enumerate() {
         match questions[at] {
             Question::Nothing => {}
@@ -167,8 +182,9 @@ async fn read_some(
                 answer => key.take_text(store, answer)?,
             },
             Question::Hash(store) => {
-                let answer = wire.reply().await?.ok("HMGET");
-                key.take_hash(store, answer)?;
+                if let Some(length) = key.take_lengths(store, wire).await? {
+                    hashes.push((at, store, length));
+                }
             }
         }
         if sized[at] {
@@ -193,6 +209,24 @@ async fn read_some(
             .await;
         key.take_text(store, answer)?;
     }
+    let mut hashes = hashes.as_slice();
+    while !hashes.is_empty() {
+        let mut bytes = 0;
+        let fit = hashes.iter().take_while(|(.., length)| {
+            bytes += length;
+            bytes <= BYTES_AT_ONCE
+        });
+        let (now, later) = hashes.split_at(fit.count().max(1));
+        for (at, store, _) in now {
+            wire.queue(&hmget(&keys[*at].name, stores::hash_fields(*store)));
+        }
+        wire.flush().await?;
+        for (at, store, _) in now {
+            let answer = wire.reply().await?.ok("HMGET");
+            keys[*at].take_hash(*store, answer)?;
+        }
+        hashes = later;
+    }
     Ok(())
 }
 
@@ -205,6 +239,9 @@ pub(super) fn hmget<'a>(key: &'a [u8], fields: &'a [&'static [u8]]) -> Vec<&'a [
 
 impl Key {
     fn question(&self, rules: &[SessionRule], now_ms: i64, refused: Refused) -> Question {
+        if self.settled {
+            return Question::Nothing;
+        }
         let (Some(rule), Some(facts)) = (self.rule, &self.facts) else {
             return match self.wish.value && self.rule.is_none() && !refused.raw {
                 true => Question::Raw,
@@ -252,6 +289,33 @@ impl Key {
         Ok(())
     }
 
+    /// Reads how long the fields of a hash are: the bytes of all together, or `None` when they are not to be read.
+    async fn take_lengths(
+        &mut self,
+        store: SessionStore,
+        wire: &mut Wire,
+    ) -> Result<Option<usize>, server::Error> {
+        let mut length = Ok(0);
+        for _ in stores::hash_fields(store) {
+            let field = match wire.reply().await?.ok("HSTRLEN") {
+                Ok(reply) => match reply.as_int().map(usize::try_from) {
+                    Some(Ok(field)) if field <= LONGEST_FIELD => Ok(field),
+                    _ => Err(Unreadable::TooLong),
+                },
+                Err(error) if error.code() == Some(&Code::WrongType) => Err(Unreadable::WrongType),
+                Err(error) => return Err(error),
+            };
+            length = length.and_then(|sum: usize| Ok(sum + field?));
+        }
+        match length {
+            Ok(length) => Ok(Some(length)),
+            Err(why) => {
+                self.judge(Err(why));
+                Ok(None)
+            }
+        }
+    }
+
     fn take_hash(
         &mut self,
         store: SessionStore,
@@ -268,7 +332,16 @@ impl Key {
         let values = fields(&reply).ok_or_else(|| server::Error::Unexpected {
             command: "HMGET".to_owned(),
         })?;
-        self.evidence = Evidence::Hash(stores::hash_fields(store), fields_sha1(&values));
+        let lengths = values.iter().flatten().map(|value| value.len());
+        if lengths.clone().any(|length| length > LONGEST_FIELD) {
+            self.judge(Err(Unreadable::TooLong));
+            return Ok(());
+        }
+        self.evidence = Evidence::Hash {
+            fields: stores::hash_fields(store),
+            sha1: fields_sha1(&values),
+            length: lengths.sum(),
+        };
         self.companions = stores::companions(store, &self.name, &values);
         self.judge(stores::read_hash(store, &values));
         Ok(())
@@ -284,7 +357,7 @@ impl Key {
     }
 
     fn decide(&mut self, rules: &[SessionRule], now_ms: i64) {
-        let (Some(rule), Some(facts)) = (self.rule, &self.facts) else {
+        let (Some(rule), Some(facts), false) = (self.rule, &self.facts, self.settled) else {
             return;
         };
         if let Verdict::Decided(decision) = decide(&rules[rule], facts, now_ms) {

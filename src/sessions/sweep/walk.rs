@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::act;
 use super::guard::{self, Server, own_clock, time_ms};
+use super::idle::Trusted;
 use super::look::{self, Batch, Key};
 use super::values::{self, Refused};
 use super::{Error, Job, Mode, Swept, SweptDatabase};
@@ -42,6 +43,8 @@ struct Place {
     stages: VecDeque<Stage>,
     /// Batches whose keys are known and were not told yet, in order.
     batches: VecDeque<Batch>,
+    /// Keys that this user may not look at.
+    forbidden: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl Place {
             cursor: Some(Bytes::from_static(b"0")),
             stages: VecDeque::new(),
             batches: VecDeque::new(),
+            forbidden: 0,
         }
     }
 
@@ -81,6 +85,8 @@ struct Walk<'a> {
     /// What SCAN is asked for by TYPE.
     kind: Option<&'static [u8]>,
     refused: Refused,
+    /// Keys that this user may not look at.
+    forbidden: u64,
     swept: Swept,
 }
 
@@ -100,6 +106,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
         count: count(&job),
         kind: kind(&job, &server),
         refused: Refused::default(),
+        forbidden: 0,
         swept: Swept {
             address: job.endpoint.place(),
             server: facts.map(|facts| facts.server()),
@@ -108,6 +115,7 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
             scanned: 0,
             reconnects: 0,
             restarts: 0,
+            idle_waits: None,
             warnings,
             started_ms: server.now_ms,
             finished_ms: server.now_ms,
@@ -126,8 +134,10 @@ pub(super) async fn sweep(job: Job, observer: &mut dyn Observer) -> Result<Swept
     for database in &databases {
         walk.database(database.db).await?;
     }
+    walk.conclude();
     walk.swept.databases = databases;
     walk.swept.finished_ms = walk.clock().await?;
+    walk.swept.idle_waits = walk.server.idle.as_ref().and_then(Trusted::waits);
     Ok(walk.swept)
 }
 
@@ -171,6 +181,24 @@ impl Walk<'_> {
     fn unexpected(&self, command: &str) -> Error {
         let command = command.to_owned();
         self.failed("sweep", server::Error::Unexpected { command })
+    }
+
+    /// Warns of what was counted on the way.
+    fn conclude(&mut self) {
+        if self.swept.reconnects > 0 {
+            let text = match self.swept.reconnects {
+                1 => "the connection was lost, and made again".to_owned(),
+                times => format!("the connection was lost {times} times, and made again"),
+            };
+            guard::warn(&mut self.swept.warnings, &text);
+        }
+        if self.forbidden > 0 {
+            let text = format!(
+                "this user may not use all keys: {} passed over; grant ~* to see them",
+                self.forbidden
+            );
+            guard::warn(&mut self.swept.warnings, &text);
+        }
     }
 
     /// The databases that are meant, and how many keys they have.
@@ -259,7 +287,10 @@ impl Walk<'_> {
                 stepped = self.step(&mut place) => stepped,
             };
             let done = match stepped {
-                Ok(Step::Over) => return Ok(()),
+                Ok(Step::Over) => {
+                    self.forbidden += place.forbidden;
+                    return Ok(());
+                }
                 Ok(Step::More) => Ok(()),
                 Ok(Step::Decided { now_ms }) => {
                     let finishing = self.finish(&mut place, now_ms);
@@ -330,6 +361,12 @@ impl Walk<'_> {
             *place = Place::beginning(place.db);
             self.swept.restarts += 1;
             self.run_id = run_id;
+            self.observer.begun_again(place.db);
+            let text = format!(
+                "the server was restarted, or another one answers: database {} was begun again",
+                place.db
+            );
+            guard::warn(&mut self.swept.warnings, &text);
         }
         Ok(())
     }
@@ -366,7 +403,9 @@ impl Walk<'_> {
                     return Ok(Step::More);
                 };
                 let looked = look::read(&mut self.server, &self.job, batch).await;
-                let now_ms = looked.map_err(|error| self.failed("look at its keys", error))?;
+                let now_ms = looked
+                    .map_err(|error| Error::server(&self.address, "look at its keys", error))?;
+                place.forbidden += std::mem::take(&mut batch.forbidden);
                 for key in &mut batch.keys {
                     key.wish = self.observer.wish(&key.found(place.db));
                 }
@@ -420,6 +459,7 @@ impl Walk<'_> {
             place.batches.push_back(Batch {
                 keys: names,
                 asked: false,
+                forbidden: 0,
             });
         }
         Ok(())
@@ -432,10 +472,8 @@ impl Walk<'_> {
         };
         let expire = self.job.mode == Mode::Expire;
         for key in &mut batch.keys {
-            let writes = key
-                .decision
-                .is_some_and(|decision| decision.action.writes());
-            key.outcome = match (writes, expire) {
+            key.outcome = match (key.writes(), expire) {
+                _ if key.settled => Outcome::Done,
                 (false, _) => Outcome::Nothing,
                 (true, false) => Outcome::Would,
                 (true, true) => Outcome::Changed,

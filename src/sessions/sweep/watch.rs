@@ -29,6 +29,7 @@ pub(super) async fn without_scripts(
             && key.ends_at().is_some()
     });
     for at in &plain {
+        keys[*at].attempted();
         let left = keys[*at].left(now_ms);
         wire.queue(&[b"PEXPIRE", &keys[*at].name, left.as_bytes(), b"NX"]);
     }
@@ -79,7 +80,7 @@ async fn watched(
     let mut failed = None;
     // Every answer is read, for the next question would get what is left.
     for at in places {
-        match keys[*at].compare(wire, seven, clock_ms).await {
+        match keys[*at].compare(wire, seven, clock_ms, now_ms).await {
             Ok(Outcome::Done) => same.push(*at),
             Ok(other) => keys[*at].outcome = other,
             Err(error) if error.is_disconnect() => return Err(error),
@@ -91,16 +92,18 @@ async fn watched(
         return failed.map_or(Ok(true), Err);
     }
     stage::reached(&format!("sweep-watched:{place}"));
-    wire.queue(&[b"MULTI"]);
+    // Without it what follows would be done at once.
+    wire.call(&[b"MULTI"]).await?;
     let mut queued = 0;
     for at in &same {
+        keys[*at].attempted();
         queued += keys[*at].queue_act(wire, now_ms);
     }
     wire.queue(&[b"EXEC"]);
     wire.flush().await?;
     let mut refused = None;
-    for _ in 0..=queued {
-        if let Err(error) = wire.reply().await?.ok("MULTI") {
+    for _ in 0..queued {
+        if let Err(error) = wire.reply().await?.ok("a command in a transaction") {
             refused = refused.or(Some(error));
         }
     }
@@ -109,6 +112,7 @@ async fn watched(
         Ok(Reply::Array(None)) => {
             for at in same {
                 keys[at].outcome = Outcome::Changed;
+                keys[at].attempt = None;
             }
             Ok(false)
         }
@@ -137,7 +141,7 @@ impl Key {
             Evidence::Text(_, len) => {
                 wire.queue(&[b"GETRANGE", &self.name, b"0", len.to_string().as_bytes()]);
             }
-            Evidence::Hash(fields, _) => wire.queue(&hmget(&self.name, fields)),
+            Evidence::Hash { fields, .. } => wire.queue(&hmget(&self.name, fields)),
         }
         if let (true, Some(companions)) = (self.deletes(), &self.companions) {
             wire.queue(&[b"EXISTS", &companions.marker]);
@@ -150,6 +154,7 @@ impl Key {
         wire: &mut Wire,
         seven: bool,
         clock_ms: i64,
+        now_ms: i64,
     ) -> Result<Outcome, server::Error> {
         let expires = wire.reply().await?;
         let value = match &self.evidence {
@@ -170,7 +175,15 @@ impl Key {
             (Some(Expiry::At(seen)), left) => clock_ms.saturating_add(left) > seen + APART_MS,
             (_, left) => left != -1,
         };
-        if renewed {
+        // What was shortened meanwhile to less than this would get longer.
+        let shortened = self.ends_at().is_some_and(|ends_at| {
+            let left = match seven {
+                true => expires.saturating_sub(clock_ms),
+                false => expires,
+            };
+            expires != -1 && left <= ends_at.saturating_sub(now_ms)
+        });
+        if renewed || shortened {
             return Ok(Outcome::Changed);
         }
         let same = match (&self.evidence, value) {
@@ -181,7 +194,7 @@ impl Key {
                 Err(error) if error.code() == Some(&Code::WrongType) => false,
                 Err(error) => return Err(error),
             },
-            (Evidence::Hash(_, sha1), Some(value)) => match value.ok("HMGET") {
+            (Evidence::Hash { sha1, .. }, Some(value)) => match value.ok("HMGET") {
                 Ok(value) => values::fields(&value)
                     .is_some_and(|fields| values::fields_sha1(&fields) == *sha1),
                 Err(error) if error.code() == Some(&Code::WrongType) => false,

@@ -87,12 +87,14 @@ fn a_server_that_becomes_a_replica_in_mid_sweep_is_left_alone() {
                     .user("plain on >pw ~* +@all -@scripting"),
             );
             server.client().run(cmd!["SET", "o:1", "a"]);
-            let job = job(
+            let mut job = job(
                 &server,
                 vec![rule(SessionStore::Opaque, "^o:", 600)],
                 Mode::Expire,
             );
             let port = server.port();
+            // Another test may get the port, and must not meet this stage.
+            job.name = format!("becomes-a-replica-{port}");
             rdbkeeper::stage::at(&format!("sweep-decided:{}", job.name), move || {
                 let mut client = Client::tcp(port).unwrap();
                 client.run(cmd!["REPLICAOF", "127.0.0.1", 1]);

@@ -8,8 +8,8 @@ use rdbkeeper::sessions::sweep::{Job, Mode};
 use rdbkeeper::sessions::{Outcome, Wish};
 
 use super::{
-    Listener, as_user, default_rule, job, now_s, pyramid_key, pyramid_value, refused, rule, run,
-    run_wishing, swept, ttl,
+    as_user, default_rule, job, now_s, pyramid_key, pyramid_value, refused, rule, run, run_wishing,
+    swept, ttl,
 };
 use crate::cmd;
 use crate::support::client::Client;
@@ -31,30 +31,23 @@ fn idle_job(server: &Server, state: &Path, mode: Mode) -> Job {
     }
 }
 
-/// A key that was used last so many seconds ago.
-fn idle_key(client: &mut Client, key: &str, idle_s: u64) {
-    idle_key_of(client, key, b"a", idle_s);
-}
-
-fn idle_key_of(client: &mut Client, key: &str, value: &[u8], idle_s: u64) {
-    client.run(cmd!["SET", "payload", value]);
+/// A key that looks as if it was used last so many seconds ago.
+fn forged_key(client: &mut Client, key: &str, idle_s: u64) {
+    client.run(cmd!["SET", "payload", "a"]);
     let payload = client.run(cmd!["DUMP", "payload"]).bytes();
     client.run(cmd!["DEL", key, "payload"]);
     client.run(cmd!["RESTORE", key, 0, payload, "IDLETIME", idle_s]);
 }
 
-/// Dry runs until the server has been watched for long enough.
-fn watched(server: &Server, state: &Path) -> Listener {
-    until("it was watched for long enough", || {
-        match run(idle_job(server, state, Mode::DryRun)) {
-            (Ok(_), told) => Some(told),
-            (Err(failure), told) => {
-                assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
-                assert_eq!(told.told.len(), 0);
-                None
-            }
-        }
-    })
+/// Dry runs until a key would go. That is some seconds after its last use: no idle time is believed
+/// that is longer than the server has run.
+fn would_go(server: &Server, state: &Path, key: &str) {
+    until("the idle key would go", || {
+        let (swept, told) = swept(idle_job(server, state, Mode::DryRun));
+        let goes = told.came_of(key) == ("idle", Outcome::Would);
+        assert!(!goes || swept.idle_waits.is_none(), "{swept:?}");
+        goes.then_some(())
+    });
 }
 
 fn able() -> Vec<&'static ServerKind> {
@@ -64,47 +57,56 @@ fn able() -> Vec<&'static ServerKind> {
     able.collect()
 }
 
+/// All at once, for each must wait.
+fn each_able(body: impl Fn(&'static ServerKind) + Sync) {
+    let body = &body;
+    std::thread::scope(|threads| {
+        for kind in able() {
+            let run = move || {
+                eprintln!("--- {kind}");
+                body(kind);
+            };
+            threads.spawn(run);
+        }
+    });
+}
+
 #[test]
 fn an_idle_key_goes_after_a_time_without_a_fork_and_one_that_is_used_stays() {
-    for kind in able() {
-        eprintln!("--- {kind}");
+    each_able(|kind| {
         let server = Server::start(kind);
         let state = tempfile::tempdir().unwrap();
         let mut client = server.client();
-        idle_key(&mut client, "o:idle", 1000);
-        idle_key(&mut client, "o:used", 1000);
-        let first = refused(idle_job(&server, state.path(), Mode::Expire));
-        assert_eq!(first.kind, Kind::Refused);
-        watched(&server, state.path());
+        client.run(cmd!["MSET", "o:idle", "a", "o:used", "a"]);
+        // After a step back of its clock by some seconds a server says 194 days of what was used last.
+        forged_key(&mut client, "o:back", 16_777_150);
+        forged_key(&mut client, "o:longer than it runs", 1000);
+        let (first, told) = swept(idle_job(&server, state.path(), Mode::Expire));
+        assert!(first.idle_waits.is_some());
+        assert_eq!(told.came_of("o:idle").1, Outcome::Nothing);
         // From a first look that was long enough ago, until the key itself is said to be over.
-        until("the idle key would go", || {
-            let (_, told) = swept(idle_job(&server, state.path(), Mode::DryRun));
-            (told.came_of("o:idle") == ("idle", Outcome::Would)).then_some(())
-        });
+        would_go(&server, state.path(), "o:idle");
         client.run(cmd!["GET", "o:used"]);
         let (_, told) = swept(idle_job(&server, state.path(), Mode::Expire));
         assert_eq!(told.came_of("o:idle"), ("idle", Outcome::Done));
-        assert_eq!(told.came_of("o:used").1, Outcome::Nothing);
         assert_eq!(ttl(&mut client, "o:idle"), -2);
-        assert_eq!(ttl(&mut client, "o:used"), -1);
-    }
+        for key in ["o:used", "o:back", "o:longer than it runs"] {
+            assert_eq!(told.came_of(key).1, Outcome::Nothing, "{key}");
+            assert_eq!(ttl(&mut client, key), -1);
+        }
+    });
 }
 
 #[test]
 fn a_key_that_is_used_between_the_look_and_the_act_stays_and_so_does_all_after_a_fork() {
-    for kind in able() {
-        eprintln!("--- {kind}");
+    each_able(|kind| {
         for forks in [false, true] {
             let server = Server::start(kind);
             let state = tempfile::tempdir().unwrap();
             let mut client = server.client();
-            idle_key(&mut client, "o:idle", 1000);
-            idle_key(&mut client, "o:used", 1000);
-            watched(&server, state.path());
-            until("the idle key would go", || {
-                let (_, told) = swept(idle_job(&server, state.path(), Mode::DryRun));
-                (told.came_of("o:idle") == ("idle", Outcome::Would)).then_some(())
-            });
+            client.run(cmd!["MSET", "o:used", "a", "o:back", "a"]);
+            client.run(cmd!["SET", "o:idle", "a"]);
+            would_go(&server, state.path(), "o:idle");
             let mut last = idle_job(&server, state.path(), Mode::Expire);
             // The state is found by the name of the database, which the stage has too.
             let port = server.port();
@@ -116,6 +118,8 @@ fn a_key_that_is_used_between_the_look_and_the_act_stays_and_so_does_all_after_a
                         client.run(cmd!["BGSAVE"]);
                     }
                     client.run(cmd!["GET", "o:used"]);
+                    // Used, and then the clock was set back.
+                    forged_key(&mut client, "o:back", 16_777_150);
                 }
             });
             last.batch = 1000;
@@ -125,37 +129,35 @@ fn a_key_that_is_used_between_the_look_and_the_act_stays_and_so_does_all_after_a
                 true => Outcome::Changed,
             };
             assert_eq!(told.came_of("o:idle"), ("idle", idle));
-            assert_eq!(told.came_of("o:used"), ("idle", Outcome::Changed));
-            assert_eq!(ttl(&mut client, "o:used"), -1);
+            for key in ["o:used", "o:back"] {
+                assert_eq!(told.came_of(key), ("idle", Outcome::Changed));
+                assert_eq!(ttl(&mut client, key), -1);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_key_that_was_read_while_the_server_saved_stays() {
-    for kind in able() {
-        eprintln!("--- {kind}");
+    each_able(|kind| {
         let server = Server::start(kind);
         let state = tempfile::tempdir().unwrap();
         let mut client = server.client();
         for n in 0..50 {
-            idle_key(&mut client, &format!("o:{n}"), 1000);
+            client.run(cmd!["SET", format!("o:{n}"), "a"]);
         }
-        watched(&server, state.path());
-        until("the idle keys would go", || {
-            let (_, told) = swept(idle_job(&server, state.path(), Mode::DryRun));
-            (told.came_of("o:7") == ("idle", Outcome::Would)).then_some(())
-        });
+        would_go(&server, state.path(), "o:7");
         // A save of some seconds, in microseconds a key; reads in it are not seen by OBJECT IDLETIME.
         client.run(cmd!["CONFIG", "SET", "rdb-key-save-delay", 60_000]);
         client.run(cmd!["BGSAVE"]);
         client.run(cmd!["GET", "o:7"]);
-        let hidden = client.run(cmd!["OBJECT", "IDLETIME", "o:7"]).int() >= 1000;
+        let hidden = client.run(cmd!["OBJECT", "IDLETIME", "o:7"]).int() >= 3;
         assert!(
             hidden,
             "the server sees reads while it saves: the trap is gone"
         );
-        let (_, during) = swept(idle_job(&server, state.path(), Mode::Expire));
+        let (waiting, during) = swept(idle_job(&server, state.path(), Mode::Expire));
+        assert!(waiting.idle_waits.is_some());
         assert_eq!(during.came_of("o:7").1, Outcome::Nothing);
         until("the save ends", || {
             (client.info("rdb_bgsave_in_progress")? == "0").then_some(())
@@ -163,7 +165,74 @@ fn a_key_that_was_read_while_the_server_saved_stays() {
         let (_, after) = swept(idle_job(&server, state.path(), Mode::Expire));
         assert_eq!(after.came_of("o:7").1, Outcome::Nothing);
         assert_eq!(ttl(&mut client, "o:7"), -1);
+    });
+}
+
+/// Makes the one a replica of the other, without a fork.
+fn hand_over(from: &Server, to: &Server) {
+    until("it takes a FAILOVER", || {
+        let reply = from.client().attempt(cmd!["FAILOVER"]).unwrap();
+        reply.error().is_none().then_some(())
+    });
+    until("the other is the primary", || {
+        let (mut from, mut to) = (from.client(), to.client());
+        (to.info("role")? == "master" && from.info("master_link_status")? == "up").then_some(())
+    });
+}
+
+#[test]
+fn what_was_read_on_another_primary_meanwhile_stays() {
+    let kind = servers::usual();
+    if !kind.speaks_redis(6, 2) {
+        return;
     }
+    let (server, other) = (Server::start(kind), Server::start(kind));
+    other.follow(&server);
+    let state = tempfile::tempdir().unwrap();
+    let mut client = server.client();
+    client.run(cmd!["SET", "o:used", "a"]);
+    would_go(&server, state.path(), "o:used");
+    let mut same = || (client.info("run_id"), client.info("total_forks"));
+    let before = same();
+    hand_over(&server, &other);
+    other.client().run(cmd!["GET", "o:used"]);
+    hand_over(&other, &server);
+    assert_eq!(same(), before);
+    let (waiting, told) = swept(idle_job(&server, state.path(), Mode::Expire));
+    assert!(waiting.idle_waits.is_some());
+    assert_eq!(told.came_of("o:used").1, Outcome::Nothing);
+    assert_eq!(ttl(&mut client, "o:used"), -1);
+
+    // Whoever finds it a replica forgets what was seen.
+    let kept = || {
+        std::fs::read_dir(state.path().join("idle"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(kept(), 1);
+    hand_over(&server, &other);
+    refused(idle_job(&server, state.path(), Mode::DryRun));
+    assert_eq!(kept(), 0);
+}
+
+#[test]
+fn a_rule_that_must_wait_holds_up_no_other() {
+    let server = Server::start(servers::usual());
+    let state = tempfile::tempdir().unwrap();
+    let mut client = server.client();
+    client.run(cmd!["MSET", "o:1", "a", "p:1", "a"]);
+    let mut both = rules();
+    both[0].timeout = std::time::Duration::from_secs(31 * 86_400);
+    both.push(rule(SessionStore::Opaque, "^p:", 600));
+    let (swept, told) = swept(Job {
+        rules: both,
+        ..idle_job(&server, state.path(), Mode::Expire)
+    });
+    let waits = swept.idle_waits.unwrap();
+    assert!(waits.contains("a session may be idle for 31d"), "{waits}");
+    assert_eq!(told.came_of("o:1"), ("no-ttl", Outcome::Nothing));
+    assert_eq!(told.came_of("p:1"), ("no-ttl", Outcome::Done));
+    assert!(ttl(&mut client, "p:1") > 500);
 }
 
 #[test]
@@ -185,9 +254,9 @@ fn where_the_server_knows_no_touch_values_are_read_and_no_idle_time_is_disturbed
         };
         for (number, timeout_s) in [(1, 1), (2, 7200)] {
             let value = pyramid_value(now_s(), timeout_s, 5);
-            idle_key_of(&mut client, &pyramid_key(number), &value, 1000);
+            client.run(cmd!["SET", pyramid_key(number), value]);
         }
-        idle_key(&mut client, "other", 1000);
+        client.run(cmd!["SET", "other", "a"]);
         until("the idle key would go", || {
             let (result, told) = run(job(Mode::DryRun));
             result.is_ok().then_some(())?;
@@ -200,13 +269,13 @@ fn where_the_server_knows_no_touch_values_are_read_and_no_idle_time_is_disturbed
         let (_, told) = run_wishing(job(Mode::Report), wish);
         assert_eq!(told.of("other").raw.as_deref(), Some(b"a".as_slice()));
         for key in [pyramid_key(1), pyramid_key(2), "other".into()] {
-            assert!(client.run(cmd!["OBJECT", "IDLETIME", key]).int() >= 1000);
+            assert!(client.run(cmd!["OBJECT", "IDLETIME", key]).int() >= 3);
         }
         let (_, told) = swept(job(Mode::Expire));
         assert_eq!(told.came_of(pyramid_key(1)), ("idle", Outcome::Done));
         // Its own timeout is longer than the rule's.
         assert_eq!(told.came_of(pyramid_key(2)), ("no-ttl", Outcome::Nothing));
-        assert!(client.run(cmd!["OBJECT", "IDLETIME", pyramid_key(2)]).int() >= 1000);
+        assert!(client.run(cmd!["OBJECT", "IDLETIME", pyramid_key(2)]).int() >= 3);
     }
 }
 
@@ -226,15 +295,6 @@ fn each_guard_refuses_by_its_name_and_a_report_warns_of_it() {
     server.client().run(cmd!["SET", "o:1", "a"]);
     let expire = || idle_job(&server, state.path(), Mode::Expire);
 
-    let first = refused(Job {
-        rules: {
-            let mut rules = rules();
-            rules[0].timeout = std::time::Duration::from_secs(86_400);
-            rules
-        },
-        ..expire()
-    });
-    guard(&first, "a session may be idle for 1d");
     guard(
         &refused(Job {
             state_dir: None,
@@ -242,7 +302,6 @@ fn each_guard_refuses_by_its_name_and_a_report_warns_of_it() {
         }),
         "no state folder",
     );
-    watched(&server, state.path());
     guard(&refused(as_user(expire(), "plain")), "no scripts");
 
     let mut pyramid = default_rule(SessionStore::Pyramid, 1);
@@ -261,11 +320,14 @@ fn each_guard_refuses_by_its_name_and_a_report_warns_of_it() {
     assert_eq!(told.came_of("o:1").1, Outcome::Nothing);
     client.run(cmd!["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
 
-    let fresh = tempfile::tempdir().unwrap();
+    // What passes with time refuses nothing, and is said.
     until("it has run for long enough", || {
-        let failure = refused(idle_job(&server, fresh.path(), Mode::Expire));
-        failure.message.contains("watched since").then_some(())
+        (client.info("uptime_in_seconds")?.parse::<u32>().unwrap() > 1).then_some(())
     });
+    let fresh = tempfile::tempdir().unwrap();
+    let (swept, _) = swept(idle_job(&server, fresh.path(), Mode::DryRun));
+    let waits = swept.idle_waits.unwrap();
+    assert!(waits.contains("without a fork until"), "{waits}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod guards;
 mod idle;
+mod lost;
+mod rights;
 mod sweep;
 
 use std::time::{Duration, SystemTime};
@@ -13,7 +15,7 @@ use rdbkeeper::sessions::sweep::{Job, Mode, Swept};
 use rdbkeeper::sessions::{Expiry, Found, Observer, Outcome, Seen, Wish};
 
 use crate::support::client::{Argument, Client, Command};
-use crate::support::servers::Server;
+use crate::support::servers::{self, Options, Server};
 
 /// What was told of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ impl Observer for Listener {
             raw: seen.raw.map(<[u8]>::to_vec),
         });
     }
+
+    fn begun_again(&mut self, _: u32) {}
 }
 
 impl Listener {
@@ -73,6 +77,40 @@ impl Listener {
         let told = self.of(key);
         (told.reason.unwrap_or("no rule"), told.outcome)
     }
+}
+
+/// Sessions of an hour and thirty days; and keys `o:…` of ten minutes.
+pub fn rules() -> Vec<SessionRule> {
+    let mut pyramid = default_rule(SessionStore::Pyramid, 3600);
+    pyramid.max_age = Some(Duration::from_secs(30 * 86_400));
+    vec![pyramid, rule(SessionStore::Opaque, "^o:", 600)]
+}
+
+/// A server with a user that may do everything, `scripts`, and one that may run no scripts, `plain`.
+pub fn with_users(kind: &servers::Kind) -> Server {
+    let options = Options::new()
+        .user("scripts on >pw ~* &* +@all")
+        .user("plain on >pw ~* &* +@all -@scripting");
+    // Channels came with 6.2.
+    let options = match kind.speaks_redis(6, 2) {
+        true => options,
+        false => Options::new()
+            .user("scripts on >pw ~* +@all")
+            .user("plain on >pw ~* +@all -@scripting"),
+    };
+    Server::with(kind, options)
+}
+
+/// Runs a test's body on every server, as each of these users.
+pub fn each_way(mut body: impl FnMut(&Server, &str)) {
+    servers::each(|kind| {
+        let server = with_users(kind);
+        for user in ["scripts", "plain"] {
+            eprintln!("    as {user}");
+            server.client().run(crate::cmd!["FLUSHALL"]);
+            body(&server, user);
+        }
+    });
 }
 
 /// A job on a server, as its default user.
@@ -101,12 +139,17 @@ pub fn run_wishing(job: Job, wish: Wish) -> (Result<Swept, Failure>, Listener) {
         wish,
         ..Listener::default()
     };
+    (run_with(job, &mut listener), listener)
+}
+
+/// The same, for any observer.
+pub fn run_with(job: Job, observer: &mut dyn Observer) -> Result<Swept, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let swept = runtime.block_on(rdbkeeper::sessions::sweep::sweep(job, &mut listener));
-    (swept.map_err(Failure::from), listener)
+    let swept = runtime.block_on(rdbkeeper::sessions::sweep::sweep(job, observer));
+    swept.map_err(Failure::from)
 }
 
 /// A sweep that comes to its end.

@@ -1,57 +1,22 @@
 //! What a sweep does to keys, on every server, with scripts and without.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rdbkeeper::config::{SessionRule, SessionStore};
+use rdbkeeper::config::SessionStore;
 use rdbkeeper::failure::Kind;
-use rdbkeeper::server::Facts;
-use rdbkeeper::sessions::sweep::{Mode, acl_line};
+use rdbkeeper::sessions::sweep::Mode;
 use rdbkeeper::sessions::{Outcome, Wish};
 use rdbkeeper::stage;
 
 use super::{
-    as_user, default_rule, job, now_s, pyramid_key, pyramid_value, rule, run, run_wishing,
-    spring_session, swept, ttl,
+    as_user, default_rule, each_way, job, now_s, pyramid_key, pyramid_value, rules, run,
+    run_wishing, spring_session, swept, ttl, with_users,
 };
 use crate::cmd;
 use crate::support::client::Client;
 use crate::support::poll::until;
 use crate::support::servers::{self, Options, Server};
-
-/// A server with a user that may do everything, and one that may run no scripts.
-fn with_users(kind: &servers::Kind) -> Server {
-    let options = Options::new()
-        .user("scripts on >pw ~* &* +@all")
-        .user("plain on >pw ~* &* +@all -@scripting");
-    // Channels came with 6.2.
-    let options = match kind.speaks_redis(6, 2) {
-        true => options,
-        false => Options::new()
-            .user("scripts on >pw ~* +@all")
-            .user("plain on >pw ~* +@all -@scripting"),
-    };
-    Server::with(kind, options)
-}
-
-fn each_way(mut body: impl FnMut(&Server, &str)) {
-    servers::each(|kind| {
-        let server = with_users(kind);
-        for user in ["scripts", "plain"] {
-            eprintln!("    as {user}");
-            server.client().run(cmd!["FLUSHALL"]);
-            body(&server, user);
-        }
-    });
-}
-
-/// Sessions of an hour and thirty days; and keys `o:…` of ten minutes.
-fn rules() -> Vec<SessionRule> {
-    let mut pyramid = default_rule(SessionStore::Pyramid, 3600);
-    pyramid.max_age = Some(Duration::from_secs(30 * 86_400));
-    vec![pyramid, rule(SessionStore::Opaque, "^o:", 600)]
-}
 
 #[test]
 fn what_is_decided_is_done() {
@@ -252,6 +217,23 @@ fn a_key_that_changes_under_watch_is_left_and_the_others_are_done() {
     });
 }
 
+#[test]
+fn a_ttl_that_was_made_shorter_meanwhile_does_not_get_longer() {
+    each_way(|server, user| {
+        let mut client = server.client();
+        client.run(cmd!["SET", "o:1", "a", "EX", 86_400]);
+        let name = format!("shorter-{}-{user}", server.port());
+        between(server, &name, |client| {
+            client.run(cmd!["EXPIRE", "o:1", 100]);
+        });
+        let mut job = as_user(job(server, rules(), Mode::Expire), user);
+        job.name = name;
+        let (_, told) = swept(job);
+        assert_eq!(told.came_of("o:1"), ("ttl-too-long", Outcome::Changed));
+        assert!(ttl(&mut client, "o:1") <= 100);
+    });
+}
+
 const ID: &str = "33fdd1b6-b496-4b33-9f7d-df96679d32f";
 
 #[test]
@@ -287,14 +269,77 @@ fn a_session_of_spring_takes_along_what_stands_beside_it_and_a_live_marker_prote
         job.name = name;
         let (_, told) = swept(job);
         assert_eq!(told.came_of(key(0)), ("ended", Outcome::Done));
-        for n in [1, 2, 3] {
+        assert_eq!(told.came_of(key(1)), ("marker-live", Outcome::Nothing));
+        for n in [2, 3] {
             assert_eq!(told.came_of(key(n)).1, Outcome::Changed, "{n}");
+        }
+        for n in [1, 2, 3] {
             assert_eq!(ttl(&mut client, key(n)), -1);
         }
         assert_eq!(ttl(&mut client, key(0)), -2);
         assert_eq!(client.run(cmd!["SCARD", expirations]).int(), 3);
         assert_eq!(client.run(cmd!["SCARD", index]).int(), 3);
         assert_eq!(client.run(cmd!["ZCARD", by_end]).int(), 3);
+    });
+}
+
+#[test]
+fn fields_that_are_too_long_are_not_read() {
+    each_way(|server, user| {
+        let mut client = server.client();
+        client.run(cmd!["CONFIG", "RESETSTAT"]);
+        let used = now_s() - 86_400;
+        let key = |n: u32| format!("spring:session:sessions:{ID}{n}");
+        client.run(spring_session(&key(0), used, "ann"));
+        client.run(spring_session(&key(1), used, &"x".repeat(200_000)));
+        client.run(spring_session(&key(2), used, "ann"));
+        client.run(cmd!["SET", key(3), "no hash"]);
+        // One has grown by the time when it would be removed.
+        let name = format!("fields-{}-{user}", server.port());
+        let grown = key(2);
+        between(server, &name, move |client| {
+            client.run(spring_session(&grown, used, &"x".repeat(200_000)));
+        });
+        // Two types, so that SCAN gives strings, too.
+        let mut rules = rules();
+        rules.push(default_rule(SessionStore::Spring, 1800));
+        let mut job = as_user(job(server, rules, Mode::Expire), user);
+        job.name = name;
+        let (_, told) = swept(job);
+        assert_eq!(told.came_of(key(0)), ("ended", Outcome::Done));
+        assert_eq!(told.came_of(key(1)), ("unreadable", Outcome::Nothing));
+        assert_eq!(told.came_of(key(2)), ("ended", Outcome::Changed));
+        assert_eq!(told.came_of(key(3)), ("unreadable", Outcome::Nothing));
+        if user == "scripts" {
+            let calls = client.info("cmdstat_hmget").unwrap();
+            assert!(calls.starts_with("calls=3,"), "{calls}");
+        }
+    });
+}
+
+#[test]
+fn a_session_of_spring_that_is_too_old_but_in_use_is_told_so_by_every_run() {
+    each_way(|server, user| {
+        let mut client = server.client();
+        let key = |n: u32| format!("spring:session:sessions:{ID}{n}");
+        for n in [0, 1] {
+            client.run(spring_session(&key(n), now_s() - 60, "ann"));
+            client.run(cmd!["EXPIRE", key(n), 2100]);
+        }
+        let marker = format!("spring:session:sessions:expires:{ID}1");
+        client.run(cmd!["SET", marker, "", "EX", 1800]);
+        let mut rule = default_rule(SessionStore::Spring, 1800);
+        rule.max_age = Some(Duration::from_secs(120));
+        for (mode, outcome) in [
+            (Mode::Report, Outcome::Would),
+            (Mode::DryRun, Outcome::Would),
+            (Mode::Expire, Outcome::Done),
+        ] {
+            let (_, told) = swept(as_user(job(server, vec![rule.clone()], mode), user));
+            assert_eq!(told.came_of(key(0)), ("too-old", outcome));
+            assert_eq!(told.came_of(key(1)), ("marker-live", Outcome::Nothing));
+        }
+        assert!(ttl(&mut client, key(1)) > 2000);
     });
 }
 
@@ -356,134 +401,6 @@ fn a_dry_run_and_a_report_tell_the_same_and_write_nothing() {
         assert_eq!(client.info("rdb_changes_since_last_save"), changes);
         assert_eq!(ttl(&mut client, pyramid_key(2)), -1);
     });
-}
-
-#[test]
-fn the_smallest_users_are_enough() {
-    servers::each(|kind| {
-        let server = Server::start(kind);
-        let mut client = server.client();
-        let facts = Facts::parse(&client.run(cmd!["INFO"]).text());
-        let mut rules = rules();
-        rules.push(default_rule(SessionStore::Spring, 1800));
-        let spring = format!("spring:session:sessions:{ID}0");
-        for mode in [Mode::Report, Mode::DryRun, Mode::Expire] {
-            client.run(cmd!["SET", pyramid_key(2), pyramid_value(now_s(), 3600, 5)]);
-            client.run(cmd!["RPUSH", "o:1", "a"]);
-            client.run(spring_session(&spring, now_s() - 86_400, "ann"));
-            client.select(2);
-            client.run(cmd!["SET", "o:2", "a"]);
-            client.select(0);
-            let line = acl_line(mode, &rules, &facts, "small", true).replace("PASSWORD", "pw");
-            client.run(
-                line.split(' ')
-                    .map(|word| word.as_bytes().to_vec())
-                    .collect(),
-            );
-            let wish = Wish {
-                bytes: mode == Mode::Report,
-                value: mode == Mode::Report,
-            };
-            let (swept, told) =
-                run_wishing(as_user(job(&server, rules.clone(), mode), "small"), wish);
-            let swept = swept.unwrap_or_else(|failure| panic!("{mode:?}: {failure:?}"));
-            assert_eq!(swept.warnings, Vec::<String>::new());
-            let outcome = match mode {
-                Mode::Expire => Outcome::Done,
-                _ => Outcome::Would,
-            };
-            for key in [pyramid_key(2), "o:1".into(), "o:2".into(), spring.clone()] {
-                assert_eq!(told.came_of(key).1, outcome, "{mode:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn a_user_that_may_not_act_is_told_which_command_it_lacks() {
-    servers::each(|kind| {
-        let server = Server::with(
-            kind,
-            Options::new().user("half on >pw ~* +@all -pexpireat -pexpire"),
-        );
-        server.client().run(cmd!["SET", "o:1", "a"]);
-        let (failed, told) = run(as_user(job(&server, rules(), Mode::Expire), "half"));
-        let failure = failed.unwrap_err();
-        assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
-        assert!(failure.message.contains("PEXPIREAT"), "{failure:?}");
-        assert!(failure.hint.unwrap().contains("+pexpireat"));
-        assert_eq!(told.told, []);
-    });
-}
-
-#[test]
-fn a_connection_that_is_lost_is_made_again_and_no_key_is_left_out_or_told_twice() {
-    servers::each(|kind| {
-        let server = Server::start(kind);
-        let mut client = server.client();
-        client.run_all(
-            (0..1000)
-                .map(|n| cmd!["SET", format!("o:{n}"), "a"])
-                .collect(),
-        );
-        let name = format!("lost-{}", server.port());
-        let (port, times) = (server.port(), Arc::new(AtomicUsize::new(0)));
-        stage::at(&format!("sweep-decided:{name}"), move || {
-            if [2, 5].contains(&times.fetch_add(1, Ordering::SeqCst)) {
-                let mut client = Client::tcp(port).unwrap();
-                client.run(cmd!["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-            }
-        });
-        let mut job = job(&server, rules(), Mode::Expire);
-        job.name = name;
-        let (swept, told) = swept(job);
-        assert_eq!((swept.reconnects, swept.restarts), (2, 0));
-        let mut client = server.client();
-        for n in 0..1000 {
-            let key = format!("o:{n}");
-            assert!(told.came_of(&key).1 == Outcome::Done, "{key}");
-            assert!(ttl(&mut client, &key) > 0);
-        }
-    });
-}
-
-#[test]
-fn after_a_restart_of_the_server_its_database_is_begun_again() {
-    let mut server = Server::with(servers::usual(), Options::new().config("appendonly yes"));
-    let mut client = server.client();
-    client.run_all(
-        (0..1000)
-            .map(|n| cmd!["SET", format!("o:{n}"), "a"])
-            .collect(),
-    );
-    drop(client);
-    let name = format!("restart-{}", server.port());
-    let (asks, asked) = std::sync::mpsc::sync_channel::<()>(0);
-    let (ready, is_ready) = std::sync::mpsc::sync_channel::<()>(0);
-    let hooks = std::sync::Mutex::new((asks, is_ready, 0));
-    stage::at(&format!("sweep-decided:{name}"), move || {
-        let mut hooks = hooks.lock().unwrap();
-        hooks.2 += 1;
-        if hooks.2 == 3 {
-            hooks.0.send(()).unwrap();
-            hooks.1.recv().unwrap();
-        }
-    });
-    let mut job = job(&server, rules(), Mode::Expire);
-    job.name = name;
-    let sweeping = std::thread::spawn(move || swept(job));
-    asked.recv().unwrap();
-    server.restart();
-    ready.send(()).unwrap();
-    let (swept, told) = sweeping.join().unwrap();
-    assert_eq!((swept.reconnects, swept.restarts), (1, 1));
-    assert!(swept.scanned > 1000);
-    let mut client = server.client();
-    for n in 0..1000 {
-        let key = format!("o:{n}").into_bytes();
-        assert!(told.told.iter().any(|told| told.key == key));
-        assert!(ttl(&mut client, key) > 0);
-    }
 }
 
 #[test]
