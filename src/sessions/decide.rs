@@ -7,7 +7,6 @@
 //! - The rule's timeout is what the site is configured to; a single session may have its own. The longer counts.
 //! - A value that is not what the store writes is somebody else's key.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::facts::{Expiry, KeyFacts, OwnTimeout, Role, Times, Unreadable, Value};
@@ -48,7 +47,7 @@ impl Action {
     }
 }
 
-/// Why. Each has one word that scripts may rely on, and a text for people.
+/// Why. Each has one word that scripts may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Its TTL is within the timeout.
@@ -97,26 +96,6 @@ impl Reason {
             Reason::NotASession => "not-a-session",
             Reason::Unreadable(_) => "unreadable",
         }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Reason::TtlInOrder => "the TTL is in order",
-            Reason::TtlLong => "the TTL is longer than the timeout",
-            Reason::TtlTooLong => "the TTL was longer than the timeout",
-            Reason::NoTtl => "no TTL",
-            Reason::Ended => "its own end is past",
-            Reason::TooOld => "older than max_age",
-            Reason::Idle => "not used for longer than the timeout",
-            Reason::MarkerLive => "its marker says that it is in use",
-            Reason::ForEverByIntent => "meant to last for ever",
-            Reason::NeverRenewed => "no TTL, and reading it would renew none",
-            Reason::LockWithoutTtl => "a lock without TTL, whose owner may still run",
-            Reason::NotASession => "not a session by its name",
-            Reason::Unreadable(why) => return write!(f, "unreadable: {}", why.as_str()),
-        })
     }
 }
 

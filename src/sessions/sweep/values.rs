@@ -15,7 +15,7 @@ use super::{Job, Mode};
 use crate::config::{SessionRule, SessionStore};
 use crate::server::{self, Code, Reply, Wire};
 use crate::sessions::stores::{self, Shape};
-use crate::sessions::{Unreadable, Value, Verdict, decide};
+use crate::sessions::{Times, Unreadable, Value, Verdict, decide};
 
 /// The longest value that is read, in bytes.
 const LONGEST: usize = stores::LONGEST;
@@ -237,6 +237,12 @@ pub(super) fn hmget<'a>(key: &'a [u8], fields: &'a [&'static [u8]]) -> Vec<&'a [
     args
 }
 
+/// What is known of a value that is not read, where the name alone says what the key is: the store keeps its own
+/// in any type.
+fn by_name(store: SessionStore) -> Option<Times> {
+    (stores::shape(store) == Shape::Any).then(Times::default)
+}
+
 impl Key {
     fn question(&self, rules: &[SessionRule], now_ms: i64, refused: Refused) -> Question {
         if self.settled {
@@ -271,17 +277,13 @@ impl Key {
                     command: "GETRANGE".to_owned(),
                 })?,
             Err(error) if error.code() == Some(&Code::WrongType) => {
-                // The name alone says what it is, where the store keeps it in any type.
-                self.judge(match stores::shape(store) {
-                    Shape::Any => Ok(Default::default()),
-                    _ => Err(Unreadable::WrongType),
-                });
+                self.judge(by_name(store).ok_or(Unreadable::WrongType));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
         if value.len() > LONGEST {
-            self.judge(Err(Unreadable::TooLong));
+            self.judge(by_name(store).ok_or(Unreadable::TooLong));
             return Ok(());
         }
         self.evidence = Evidence::Text(sha1_hex(&value), value.len());
@@ -347,7 +349,7 @@ impl Key {
         Ok(())
     }
 
-    fn judge(&mut self, times: Result<crate::sessions::Times, Unreadable>) {
+    fn judge(&mut self, times: Result<Times, Unreadable>) {
         if let Some(facts) = &mut self.facts {
             facts.value = match times {
                 Ok(times) => Value::Read(times),
