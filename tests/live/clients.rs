@@ -1,4 +1,4 @@
-//! Real web frameworks at work while their sessions are expired in a loop: none that is in use is lost (R12).
+//! Real web frameworks at work while their sessions are expired in a loop: none that is in use is lost.
 //!
 //! The frameworks come from tests/clients/fetch.sh; what is missing is skipped, visibly.
 
