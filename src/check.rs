@@ -7,7 +7,7 @@ use crate::backup::Job;
 use crate::config::DatabaseConfig;
 use crate::failure::Failure;
 use crate::server::info::Role;
-use crate::server::{self, Endpoint, Facts};
+use crate::server::{Endpoint, Facts};
 use crate::source::{Choice, plan};
 use crate::storage::NamedStore;
 use crate::storage::probe::{Probed, probe};
@@ -98,14 +98,7 @@ pub async fn sessions(database: &DatabaseConfig) -> Option<Sessions> {
 }
 
 async fn info(endpoint: &Endpoint) -> Result<Facts, Failure> {
-    let told = |error: server::Error| Failure::from(error);
-    endpoint
-        .control()
-        .await
-        .map_err(told)?
-        .info()
-        .await
-        .map_err(told)
+    Ok(endpoint.control().await?.info().await?)
 }
 
 /// Tries a database's server. That the chosen method does not work is told in the result.

@@ -65,6 +65,17 @@ impl Reply {
         }
     }
 
+    /// The answer to TIME, as Unix time in milliseconds.
+    pub fn as_time_ms(&self) -> Option<i64> {
+        let Reply::Array(Some(parts)) = self else {
+            return None;
+        };
+        let [seconds, micros] = parts.as_slice() else {
+            return None;
+        };
+        Some(seconds.as_int()? * 1000 + micros.as_int()? / 1000)
+    }
+
     /// The elements of an array.
     pub fn into_array(self) -> Option<Vec<Reply>> {
         match self {

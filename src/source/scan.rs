@@ -21,7 +21,7 @@ use crate::server::info::{Product, Version};
 use crate::server::pace::Pace;
 use crate::server::resp::Limits;
 use crate::server::wire::rdb_version;
-use crate::server::{self, Code, Endpoint, Facts, Reply, Wire};
+use crate::server::{self, Code, Endpoint, Facts, Wire};
 
 use super::seen::Seen;
 use super::{Error, Method, Pumped, ScanSettings};
@@ -116,11 +116,14 @@ pub(super) async fn open(
             Err(error) => return Err(failed(error)),
         }
     }
-    let started_ms = answers.pop_front().and_then(time_ms).ok_or_else(|| {
-        failed(server::Error::Unexpected {
-            command: "TIME".to_owned(),
-        })
-    })?;
+    let started_ms = answers
+        .pop_front()
+        .and_then(|reply| reply.as_time_ms())
+        .ok_or_else(|| {
+            failed(server::Error::Unexpected {
+                command: "TIME".to_owned(),
+            })
+        })?;
     if facts.is_at_least(Version(7, 2, 0), Version(7, 2, 0)) {
         // Without it reading counts as use, and the server evicts the wrong keys later.
         if let Err(error) = wire.call(&[b"CLIENT", b"NO-TOUCH", b"ON"]).await {
@@ -160,14 +163,6 @@ pub(super) async fn open(
         settings: settings.clone(),
         warnings,
     })
-}
-
-fn time_ms(reply: Reply) -> Option<i64> {
-    let parts = reply.into_array()?;
-    let [seconds, micros] = parts.as_slice() else {
-        return None;
-    };
-    Some(seconds.as_int()? * 1000 + micros.as_int()? / 1000)
 }
 
 /// Takes what the writer writes, for the channel.

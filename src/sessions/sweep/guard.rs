@@ -5,7 +5,7 @@ use super::idle::{self, Abilities, Look, Memory, Trusted};
 use super::pipe::Pipe;
 use super::{Job, Mode};
 use crate::server::info::{Role, Version};
-use crate::server::{self, Code, Facts, Reply};
+use crate::server::{self, Code, Facts};
 
 /// A server that may be swept, with the connection to it.
 #[derive(Debug)]
@@ -32,15 +32,6 @@ pub(super) fn own_clock() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// The answer to TIME, in milliseconds.
-pub(super) fn time_ms(reply: Reply) -> Option<i64> {
-    let parts = reply.into_array()?;
-    let [seconds, micros] = parts.as_slice() else {
-        return None;
-    };
-    Some(seconds.as_int()? * 1000 + micros.as_int()? / 1000)
-}
-
 /// Whether a command is refused to this user or unknown to this server.
 pub(super) fn is_refused(error: &server::Error) -> bool {
     matches!(error.code(), Some(Code::NoPerm | Code::Err))
@@ -55,7 +46,7 @@ pub(super) async fn open(job: &Job, warnings: &mut Vec<String>) -> Result<Server
 
     let before = wire.call(&[b"TIME"]).await;
     let before_ms = match before {
-        Ok(reply) => Some(time_ms(reply).ok_or_else(|| {
+        Ok(reply) => Some(reply.as_time_ms().ok_or_else(|| {
             failed(server::Error::Unexpected {
                 command: "TIME".to_owned(),
             })
@@ -217,7 +208,7 @@ async fn trusted(
             let failed = |source| Error::server(&place, "look at the server", source);
             let wire = server.pipe.now().await.map_err(failed)?;
             let reply = wire.call(&[b"TIME"]).await.map_err(failed)?;
-            time_ms(reply).unwrap_or(server.now_ms)
+            reply.as_time_ms().unwrap_or(server.now_ms)
         }
         false => return Err(refused(Guard::NoClock)),
     };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::guard::{Server, own_clock, time_ms};
+use super::guard::{Server, own_clock};
 use super::values::Evidence;
 use super::{Job, Mode};
 use crate::config::SessionRule;
@@ -198,7 +198,7 @@ pub(super) async fn read(
     let now_ms = match server.clock {
         true => {
             let reply = server.pipe.next().await?.ok("TIME")?;
-            time_ms(reply).ok_or_else(|| unexpected("TIME"))?
+            reply.as_time_ms().ok_or_else(|| unexpected("TIME"))?
         }
         false => own_clock(),
     };

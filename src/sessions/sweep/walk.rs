@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::act;
-use super::guard::{self, Server, own_clock, time_ms};
+use super::guard::{self, Server, own_clock};
 use super::idle::Trusted;
 use super::look::{self, Batch, Key};
 use super::values::{self, Refused};
@@ -268,7 +268,7 @@ impl Walk<'_> {
             return Ok(own_clock());
         }
         match self.call(&[b"TIME"]).await {
-            Ok(reply) => time_ms(reply).ok_or_else(|| self.unexpected("TIME")),
+            Ok(reply) => reply.as_time_ms().ok_or_else(|| self.unexpected("TIME")),
             // Everything is done: a server that is gone now changes nothing about it.
             Err(error) if error.is_disconnect() => Ok(self.swept.finished_ms),
             Err(error) => Err(self.failed("ask the time", error)),

@@ -1,6 +1,6 @@
 //! Acts where scripts are forbidden: WATCH, a second reading, and MULTI.
 
-use super::guard::{Server, time_ms};
+use super::guard::Server;
 use super::look::Key;
 use super::values::{self, Evidence, hmget};
 use crate::server::{self, Code, Reply, Wire};
@@ -73,9 +73,11 @@ async fn watched(
     wire.flush().await?;
     wire.reply().await?.ok("WATCH")?;
     let clock = wire.reply().await?.ok("TIME")?;
-    let clock_ms = time_ms(clock).ok_or_else(|| server::Error::Unexpected {
-        command: "TIME".to_owned(),
-    })?;
+    let clock_ms = clock
+        .as_time_ms()
+        .ok_or_else(|| server::Error::Unexpected {
+            command: "TIME".to_owned(),
+        })?;
     let mut same = Vec::new();
     let mut failed = None;
     // Every answer is read, for the next question would get what is left.

@@ -6,7 +6,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Dialect, FRAGMENT, IN_FLIGHT, Sink, time_ms, writing};
+use super::{Dialect, FRAGMENT, IN_FLIGHT, Sink, writing};
 use crate::rdb::payload::Payload;
 use crate::rdb::{DbIndex, NewKey, Writer};
 use crate::server::info::Role;
@@ -243,7 +243,7 @@ impl Walk {
             0
         } else {
             let reply = self.answer("TIME").await?;
-            time_ms(reply).ok_or_else(|| self.unexpected("TIME"))?
+            reply.as_time_ms().ok_or_else(|| self.unexpected("TIME"))?
         };
         for key in keys {
             let expiry = self
