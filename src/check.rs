@@ -93,7 +93,7 @@ pub async fn sessions(database: &DatabaseConfig) -> Option<Sessions> {
     Some(Sessions {
         rules: database.sessions.len(),
         refused,
-        schedule: database.sessions_schedule.clone(),
+        schedule: database.sessions_schedule.as_ref().map(ToString::to_string),
     })
 }
 

@@ -3,6 +3,7 @@
 //! The crate is a library with a thin binary. Rooms import downward only, in this order:
 //!
 //! - [`cli`]: commands, arguments, rendering.
+//! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
 //! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
@@ -14,7 +15,7 @@
 //! - [`storage`]: the store contract, and the local store.
 //! - [`selection`]: which keys are meant: databases, globs, types.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
-//! - [`config`]: the shape of the configuration file.
+//! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.
 //! - [`units`], [`meter`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, test points, what is not shown, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
@@ -25,12 +26,14 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod cron;
 pub mod failure;
 pub mod meter;
 pub mod pipeline;
 pub mod rdb;
 pub mod reading;
 pub mod restore;
+pub mod runs;
 pub mod secret;
 pub mod selection;
 pub mod server;

@@ -10,10 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::fan::{self, Fanned, Output};
 use super::record::{About, Archive, Keep, manifest};
 use super::upload::{Uploaded, abandon, upload};
-use super::{Context, Job, Made, Outcome, plan};
+use super::{Context, Job, Locked, Made, Outcome, cannot, plan};
 use crate::catalog::commit::{Prepared, commit, places};
 use crate::catalog::list::{is_shrunk, list};
-use crate::catalog::lock::{HostLock, Work};
 use crate::catalog::{BackupId, Listing, Manifest};
 use crate::failure::{Failure, Kind};
 use crate::source::{self, Pumped};
@@ -25,12 +24,12 @@ use crate::units::HumanDuration;
 const CHUNKS: usize = 8;
 
 /// Backs up the jobs of one group with one dump. Each job has its own outcome.
-pub async fn back_up_group(group: Vec<Job>, context: &Context) -> Vec<Outcome> {
+pub async fn back_up_group(group: &[Locked], context: &Context) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut ready = Vec::new();
-    for job in group {
-        match prepare(&job, context).await {
-            Ok(prepared) => ready.push((job, prepared)),
+    for job in group.iter().map(Locked::job) {
+        match prepare(job, context).await {
+            Ok(prepared) => ready.push((job.clone(), prepared)),
             Err(failure) => outcomes.push(outcome(&job.name, Err(failure))),
         }
     }
@@ -57,13 +56,12 @@ pub async fn back_up_group(group: Vec<Job>, context: &Context) -> Vec<Outcome> {
 fn outcome(name: &str, result: Result<Made, Failure>) -> Outcome {
     Outcome {
         name: name.to_owned(),
-        result: result.map_err(|failure| failure.context(format!("cannot back up {name}"))),
+        result: result.map_err(|failure| cannot(name, failure)),
     }
 }
 
 /// A job that may begin.
 struct Ready {
-    _lock: HostLock,
     /// The keys of the newest backup that is not shrunk.
     keys_before: Option<u64>,
     /// The storages that can take it, at least one.
@@ -72,10 +70,9 @@ struct Ready {
     unfit: Vec<(String, Failure)>,
 }
 
-/// What must hold before a server is bothered: nobody else is at it, the name is ours, there is room.
+/// What must hold before a server is bothered: the name is ours, there is room.
 async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
     let mut ready = Ready {
-        _lock: HostLock::take(&context.state_dir, &job.name, Work::Backup)?,
         keys_before: None,
         storages: Vec::new(),
         unfit: Vec::new(),

@@ -12,12 +12,13 @@ mod record;
 mod upload;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Manifest;
+use crate::catalog::lock::{HostLock, Work};
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::pipeline::Compression;
@@ -51,8 +52,6 @@ pub struct Job {
 /// What every job of a run has in common.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Where host locks are.
-    pub state_dir: PathBuf,
     /// This host's name, as manifests have it.
     pub host: String,
     /// Threads for compression, for each archive.
@@ -87,11 +86,32 @@ pub struct Outcome {
     pub result: Result<Made, Failure>,
 }
 
-/// Backs up all jobs, one server after the other.
-pub async fn back_up(jobs: Vec<Job>, context: &Context) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(jobs.len());
-    for group in group(jobs) {
-        outcomes.extend(back_up_group(group, context).await);
+/// A job that no other process on this host is at.
+#[derive(Debug)]
+pub struct Locked {
+    job: Job,
+    // Given back when this is dropped: after what its holder does around the backup.
+    _lock: HostLock,
+}
+
+impl Locked {
+    /// Takes the host lock of a job's database.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](crate::failure::Kind::Busy) when another process has it.
+    pub fn take(job: Job, state_dir: &Path) -> Result<Locked, Failure> {
+        let lock = HostLock::take(state_dir, &job.name, Work::Backup);
+        let lock = lock.map_err(|error| cannot(&job.name, error.into()))?;
+        Ok(Locked { job, _lock: lock })
     }
-    outcomes
+
+    /// The job.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+}
+
+/// A failure, as that of backing up a database.
+pub fn cannot(database: &str, failure: Failure) -> Failure {
+    failure.context(format!("cannot back up {database}"))
 }

@@ -10,12 +10,13 @@ use super::context::{App, interrupted};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
 use super::table::{Align, Table};
-use crate::backup::{self, Context, Made, Outcome};
+use crate::backup::{Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
 use crate::catalog::selector::{Finder, Subject};
 use crate::catalog::{Backup, BackupId, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::runs::Keeper;
 use crate::setup::{self, Overrides};
 use crate::storage::NamedStore;
 use crate::units::{HumanBytes, HumanCount, HumanDuration};
@@ -29,31 +30,12 @@ pub(super) async fn now(app: &App, args: NowArgs) -> Result<u8, Failure> {
         method: args.method.map(setup::choice),
         storage: storage_name(&args.storage),
     };
-    let meter = Meter::default();
-    let context = Context {
-        state_dir: app.config.daemon.state_dir.clone(),
-        host: setup::host_name(),
-        threads: app.config.daemon.compression_threads(),
-        cancel: app.cancel.clone(),
-        meter: meter.clone(),
-    };
+    let keeper = Keeper::new(&app.config, app.cancel.clone());
     let asked = databases.len();
-    let mut jobs = Vec::new();
-    let mut outcomes = Vec::new();
-    for database in &databases {
-        match setup::job(&app.config, database, &overrides, &app.cancel) {
-            Ok(job) => jobs.push(job),
-            Err(failure) => outcomes.push(Outcome {
-                name: database.name.to_string(),
-                result: Err(failure.context(format!("cannot back up {}", database.name))),
-            }),
-        }
-    }
-    let work = backup::back_up(jobs, &context);
-    outcomes.extend(
-        app.with_progress("backing up", Unit::Bytes, &meter, work)
-            .await,
-    );
+    let work = keeper.back_up(&databases, &overrides);
+    let mut outcomes = app
+        .with_progress("backing up", Unit::Bytes, keeper.meter(), work)
+        .await;
     let place = |name: &str| {
         databases
             .iter()

@@ -156,10 +156,8 @@ fn sessions_text(app: &App, found: &Sessions) -> String {
         ),
     };
     let mut text = format!("  sessions: {rules}, {would}\n");
-    if found.schedule.is_some() {
-        text.push_str(
-            "    nothing in this version runs by `sessions_schedule`: use the systemd timer, or cron\n",
-        );
+    if let Some(schedule) = &found.schedule {
+        text.push_str(&format!("    `rdbkeeper run` does it at {schedule}\n"));
     }
     text
 }

@@ -1,7 +1,10 @@
 //! `[daemon]`: what is one for the host.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
 
 use super::reader::TableReader;
 
@@ -14,13 +17,19 @@ pub struct DaemonConfig {
     pub spool_dir: PathBuf,
     /// The most threads that compress at once; see [`DaemonConfig::compression_threads`].
     pub threads: NonZeroUsize,
+    /// The time zone of schedules and of the periods of retention.
+    pub timezone: TimeZone,
+    /// How many databases are at work at once.
+    pub concurrency: NonZeroUsize,
+    /// Where metrics, health and status are served; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `threads` when it is not set.
 const DEFAULT_THREADS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
-/// The keys that come with later features.
-const LATER: &[&str] = &["timezone", "concurrency", "listen"];
+/// `concurrency` when it is not set.
+const DEFAULT_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 
 impl DaemonConfig {
     /// The defaults below the folder of this user's state.
@@ -29,6 +38,9 @@ impl DaemonConfig {
             state_dir: home.join("state"),
             spool_dir: home.join("spool"),
             threads: DEFAULT_THREADS,
+            timezone: TimeZone::UTC,
+            concurrency: DEFAULT_CONCURRENCY,
+            listen: None,
         }
     }
 
@@ -45,19 +57,69 @@ pub(super) struct DaemonTable {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) spool_dir: Option<PathBuf>,
     pub(super) threads: Option<NonZeroUsize>,
+    timezone: Option<TimeZone>,
+    concurrency: Option<NonZeroUsize>,
+    listen: Option<SocketAddr>,
 }
 
 impl DaemonTable {
     pub(super) fn read(reader: TableReader<'_, '_>) -> DaemonTable {
-        let threads = reader.whole("threads", 1..=1024);
+        let count = |key| {
+            let count = reader.whole(key, 1..=1024)?;
+            NonZeroUsize::new(usize::try_from(count).ok()?)
+        };
         let table = DaemonTable {
             state_dir: reader.path("state_dir").map(|found| found.value),
             spool_dir: reader.path("spool_dir").map(|found| found.value),
-            threads: threads
-                .and_then(|count| usize::try_from(count).ok())
-                .and_then(NonZeroUsize::new),
+            threads: count("threads"),
+            timezone: read_timezone(&reader),
+            concurrency: count("concurrency"),
+            listen: read_listen(&reader),
         };
-        reader.finish(LATER);
+        reader.finish(&[]);
         table
+    }
+
+    /// What it says, with the defaults below.
+    pub(super) fn over(self, below: DaemonConfig) -> DaemonConfig {
+        DaemonConfig {
+            state_dir: self.state_dir.unwrap_or(below.state_dir),
+            spool_dir: self.spool_dir.unwrap_or(below.spool_dir),
+            threads: self.threads.unwrap_or(below.threads),
+            timezone: self.timezone.unwrap_or(below.timezone),
+            concurrency: self.concurrency.unwrap_or(below.concurrency),
+            listen: self.listen,
+        }
+    }
+}
+
+fn read_timezone(reader: &TableReader<'_, '_>) -> Option<TimeZone> {
+    let found = reader.text("timezone")?;
+    match TimeZone::get(&found.value) {
+        Ok(zone) => Some(zone),
+        Err(_) => {
+            reader.reading().mistake(
+                found.span,
+                format!(
+                    "`timezone`: `{}` is no time zone; write \"UTC\" or a name such as \"Europe/Berlin\"",
+                    found.value
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn read_listen(reader: &TableReader<'_, '_>) -> Option<SocketAddr> {
+    let found = reader.text("listen")?;
+    match found.value.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            reader.reading().mistake(
+                found.span,
+                "`listen` is an address and a port, such as \"127.0.0.1:9187\" or \"[::1]:9187\"",
+            );
+            None
+        }
     }
 }

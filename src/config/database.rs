@@ -1,6 +1,7 @@
 //! `[[database]]`: a server's URL, the databases on it that are meant, and how they are backed up.
 //! `[defaults]` takes the same keys but the ones that make a database what it is.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +12,11 @@ use super::choices::{Compression, Method};
 use super::fields;
 use super::name::Name;
 use super::reader::{Located, Reading, TableReader};
+use super::retention::{self, Keep, Policies};
 use super::secrets::{FileRef, SecretSource};
 use super::sessions::{self, SessionRule};
+use super::telling::{self, Hooks, Notify};
+use crate::cron::Cron;
 use crate::secret::Secret;
 
 /// A configured database, `[defaults]` merged in.
@@ -36,6 +40,14 @@ pub struct DatabaseConfig {
     pub method: Method,
     /// Where BGSAVE's file is seen from here, when the server cannot tell.
     pub rdb_path: Option<PathBuf>,
+    /// When a backup is due; `None`: only by hand.
+    pub schedule: Option<Cron>,
+    /// When the newest backup is verified.
+    pub verify_schedule: Option<Cron>,
+    /// Whether a backup that was missed is made up for at start.
+    pub catch_up: bool,
+    /// How much later than due a job may begin, so that many hosts do not begin at once.
+    pub jitter: Duration,
     /// How long one backup may take.
     pub timeout: Duration,
     /// The storages: every one of them must have each backup. All exist in the configuration; at least one.
@@ -46,6 +58,12 @@ pub struct DatabaseConfig {
     pub compression: Compression,
     /// A backup with fewer than this part of the keys of the one before counts as shrunk; 0 to 1, 0: never.
     pub shrink_guard: f64,
+    /// Which backups stay, in each storage.
+    pub policies: Policies,
+    /// What is run around a backup.
+    pub hooks: Hooks,
+    /// Who is told.
+    pub notify: Option<Notify>,
     /// The most keys a second of a scan or a restore; 0: no limit.
     pub max_keys_per_second: u64,
     /// How many keys one SCAN asks for.
@@ -54,8 +72,8 @@ pub struct DatabaseConfig {
     pub scan_max_value: u64,
     /// Which keys are sessions; the first rule that takes a key decides.
     pub sessions: Vec<SessionRule>,
-    /// When sessions are expired: a cron expression that is known to be one.
-    pub sessions_schedule: Option<String>,
+    /// When sessions are expired.
+    pub sessions_schedule: Option<Cron>,
     /// Sessions are not expired when the newest backup is older; zero: it is not asked.
     pub require_backup: Duration,
 }
@@ -91,11 +109,18 @@ impl DatabaseConfig {
             tls: TlsConfig::default(),
             method: Method::Auto,
             rdb_path: None,
+            schedule: None,
+            verify_schedule: None,
+            catch_up: true,
+            jitter: Duration::ZERO,
             timeout: Duration::from_secs(3600),
             storage,
             shared: false,
             compression: Compression::default(),
             shrink_guard: 0.5,
+            policies: Policies::default(),
+            hooks: Hooks::default(),
+            notify: None,
             max_keys_per_second: 0,
             scan_batch: 100,
             scan_max_value: 512 << 20,
@@ -125,19 +150,11 @@ pub type UrlCheck<'a> = &'a dyn Fn(&str) -> Result<UrlFacts, String>;
 
 /// The keys that come with later features.
 const LATER: &[&str] = &[
-    "schedule",
-    "verify_schedule",
-    "catch_up",
-    "jitter",
     "recipients",
     "passphrase",
     "passphrase_file",
     "identity",
     "identity_file",
-    "keep",
-    "keep_in",
-    "hooks",
-    "notify",
 ];
 
 /// A URL that was judged.
@@ -158,16 +175,24 @@ pub(super) struct Settings {
     tls: Option<Located<TlsConfig>>,
     method: Option<Method>,
     rdb_path: Option<PathBuf>,
+    schedule: Option<Cron>,
+    verify_schedule: Option<Cron>,
+    catch_up: Option<bool>,
+    jitter: Option<Duration>,
     timeout: Option<Duration>,
     storage: Option<Vec<Located<Name>>>,
     shared: Option<bool>,
     compression: Option<Compression>,
     shrink_guard: Option<f64>,
+    keep: Option<Keep>,
+    keep_in: Option<Vec<(Located<Name>, Option<Keep>)>>,
+    hooks: Option<Hooks>,
+    notify: Option<Notify>,
     max_keys_per_second: Option<u64>,
     scan_batch: Option<u32>,
     scan_max_value: Option<u64>,
     sessions: Option<Vec<SessionRule>>,
-    sessions_schedule: Option<String>,
+    sessions_schedule: Option<Cron>,
     require_backup: Option<Duration>,
 }
 
@@ -198,15 +223,23 @@ impl Settings {
             databases: fields::read_databases(reader),
             replica_url: fields::read_url(reader, "replica_url", check),
             username: reader.text("username"),
-            password: fields::read_password(reader),
+            password: fields::read_secret(reader, "password", "password_file"),
             tls: fields::read_tls(reader),
             method: reader.parsed("method").map(|found| found.value),
             rdb_path: fields::read_rdb_path(reader),
+            schedule: fields::read_schedule(reader, "schedule"),
+            verify_schedule: fields::read_schedule(reader, "verify_schedule"),
+            catch_up: reader.boolean("catch_up"),
+            jitter: reader.duration("jitter").map(|found| found.value),
             timeout: fields::read_timeout(reader),
             storage: fields::read_storage(reader),
             shared: reader.boolean("shared"),
             compression: reader.parsed("compression").map(|found| found.value),
             shrink_guard: reader.number("shrink_guard", 0.0..=1.0),
+            keep: retention::read_keep(reader),
+            keep_in: retention::read_keep_in(reader),
+            hooks: telling::read_hooks(reader),
+            notify: telling::read_notify(reader),
             max_keys_per_second: reader.whole("max_keys_per_second", 0..=u64::MAX),
             scan_batch: reader
                 .whole("scan_batch", 1..=100_000)
@@ -220,7 +253,17 @@ impl Settings {
 
     /// The names of storages that are asked for, to be compared with those that exist.
     pub(super) fn storages(&self) -> impl Iterator<Item = &Located<Name>> {
-        self.storage.iter().flatten()
+        let policies = self.keep_in.iter().flatten().map(|(name, _)| name);
+        self.storage.iter().flatten().chain(policies)
+    }
+
+    /// The policies of `keep_in`, without those that had mistakes.
+    fn policies_in(&self) -> Option<BTreeMap<Name, Keep>> {
+        let list = self.keep_in.as_ref()?.iter();
+        Some(
+            list.filter_map(|(name, keep)| Some((name.value.clone(), (*keep)?)))
+                .collect(),
+        )
     }
 }
 
@@ -299,6 +342,10 @@ impl DatabaseTable {
         every_storage: &[Name],
     ) -> Option<DatabaseConfig> {
         let own = self.settings;
+        let keep_in = own
+            .policies_in()
+            .or_else(|| defaults.policies_in())
+            .unwrap_or_default();
         let replica = own.replica_url.or_else(|| defaults.replica_url.clone());
         let (name, url) = (self.name?.value, self.url?);
         if let Some(replica) = &replica
@@ -350,6 +397,21 @@ impl DatabaseTable {
                 .map_or(plain.tls, |found| found.value),
             method: own.method.or(defaults.method).unwrap_or(plain.method),
             rdb_path: own.rdb_path.or_else(|| defaults.rdb_path.clone()),
+            policies: Policies {
+                keep: own.keep.or(defaults.keep),
+                keep_in,
+            },
+            schedule: own.schedule.or_else(|| defaults.schedule.clone()),
+            verify_schedule: own
+                .verify_schedule
+                .or_else(|| defaults.verify_schedule.clone()),
+            catch_up: own.catch_up.or(defaults.catch_up).unwrap_or(plain.catch_up),
+            jitter: own.jitter.or(defaults.jitter).unwrap_or(plain.jitter),
+            hooks: own
+                .hooks
+                .or_else(|| defaults.hooks.clone())
+                .unwrap_or(plain.hooks),
+            notify: own.notify.or_else(|| defaults.notify.clone()),
             timeout: own.timeout.or(defaults.timeout).unwrap_or(plain.timeout),
             storage: storage.map_or(plain.storage, |names| {
                 names.iter().map(|name| name.value.clone()).collect()

@@ -7,6 +7,7 @@ use super::database::{TlsConfig, Url, UrlCheck};
 use super::name::Name;
 use super::reader::{Located, Reading, TableReader};
 use super::secrets::{FileRef, SecretSource};
+use crate::cron::Cron;
 use crate::secret::Secret;
 
 pub(super) fn read_url(
@@ -56,16 +57,18 @@ pub(super) fn read_databases(reader: &TableReader<'_, '_>) -> Option<Located<Vec
     })
 }
 
-pub(super) fn read_password(reader: &TableReader<'_, '_>) -> Option<Located<SecretSource>> {
-    let inline = reader.text("password");
-    let file = reader.text("password_file");
-    if let (Some(_), Some(span)) = (
-        reader.key_span("password"),
-        reader.key_span("password_file"),
-    ) {
+/// A secret that stands here, or in a file: one of two keys.
+pub(super) fn read_secret(
+    reader: &TableReader<'_, '_>,
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<Located<SecretSource>> {
+    let inline = reader.text(key);
+    let file = reader.text(file_key);
+    if let (Some(_), Some(span)) = (reader.key_span(key), reader.key_span(file_key)) {
         reader.reading().mistake(
             span,
-            "`password` and `password_file` exclude each other; drop one of them",
+            format!("`{key}` and `{file_key}` exclude each other; drop one of them"),
         );
         return None;
     }
@@ -159,18 +162,14 @@ pub(super) fn read_storage(reader: &TableReader<'_, '_>) -> Option<Vec<Located<N
 }
 
 /// A cron expression of five fields, or six with seconds first.
-pub(super) fn read_schedule(reader: &TableReader<'_, '_>, key: &'static str) -> Option<String> {
+pub(super) fn read_schedule(reader: &TableReader<'_, '_>, key: &'static str) -> Option<Cron> {
     let found = reader.text(key)?;
-    let parser = croner::parser::CronParser::builder()
-        .seconds(croner::parser::Seconds::Optional)
-        .build();
-    match parser.parse(&found.value) {
-        Ok(_) => Some(found.value),
+    match found.value.parse() {
+        Ok(cron) => Some(cron),
         Err(error) => {
-            reader.reading().mistake(
-                found.span,
-                format!("`{key}` is no cron expression such as \"*/15 * * * *\": {error}"),
-            );
+            reader
+                .reading()
+                .mistake(found.span, format!("`{key}` {error}"));
             None
         }
     }

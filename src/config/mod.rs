@@ -16,9 +16,11 @@ mod locate;
 mod mistake;
 mod name;
 mod reader;
+mod retention;
 mod secrets;
 mod sessions;
 mod storage;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,9 +36,11 @@ pub use self::environment::{Environment, ExpandError};
 pub use self::locate::ConfigError;
 pub use self::mistake::{Mistakes, PlacedMistake};
 pub use self::name::{Name, NameError};
+pub use self::retention::{Keep, Policies};
 pub use self::secrets::{FileRef, SecretError, SecretSource};
 pub use self::sessions::{KeyRegex, LongTtl, MissingTtl, SessionRule, SessionStore};
 pub use self::storage::StorageConfig;
+pub use self::telling::{Hooks, Notify, NotifyOn, NotifyStyle};
 
 use self::daemon::DaemonTable;
 use self::database::{DatabaseTable, Settings};
@@ -217,29 +221,19 @@ fn read_root(reading: &Reading<'_>, root: &DeTable<'_>, check: UrlCheck<'_>) -> 
         .into_iter()
         .filter_map(|table| table.merge(reading, &defaults, &every))
         .collect();
-    let default_daemon = home.as_deref().map(DaemonConfig::below);
-    let daemon = match (default_daemon, daemon.state_dir, daemon.spool_dir) {
-        (Some(below), state_dir, spool_dir) => DaemonConfig {
-            state_dir: state_dir.unwrap_or(below.state_dir),
-            spool_dir: spool_dir.unwrap_or(below.spool_dir),
-            threads: daemon.threads.unwrap_or(below.threads),
-        },
-        (None, Some(state_dir), Some(spool_dir)) => {
-            let below = DaemonConfig::below(&state_dir);
-            DaemonConfig {
-                state_dir,
-                spool_dir,
-                threads: daemon.threads.unwrap_or(below.threads),
-            }
-        }
-        (None, ..) => {
-            reading.missing(
-                None,
-                "neither XDG_STATE_HOME nor HOME is set: [daemon] needs `state_dir` and `spool_dir`",
-            );
-            return None;
-        }
+    let below = home.as_deref().map(DaemonConfig::below).or_else(|| {
+        // Without a home both folders have to be given.
+        daemon.spool_dir.as_ref()?;
+        Some(DaemonConfig::below(daemon.state_dir.as_deref()?))
+    });
+    let Some(below) = below else {
+        reading.missing(
+            None,
+            "neither XDG_STATE_HOME nor HOME is set: [daemon] needs `state_dir` and `spool_dir`",
+        );
+        return None;
     };
+    let daemon = daemon.over(below);
     Some(Config {
         daemon,
         storages,

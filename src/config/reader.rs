@@ -130,7 +130,7 @@ impl<'r, 'i> TableReader<'r, 'i> {
     }
 
     /// A string as the array or the key `key` holds it, variables expanded.
-    fn expanded(
+    pub(super) fn expanded(
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rdbkeeper::config::{
-    Compression, Config, Environment, KeyRegex, LongTtl, Method, MissingTtl, SessionRule,
-    SessionStore, StorageConfig,
+    Compression, Config, Environment, Keep, KeyRegex, LongTtl, Method, MissingTtl, NotifyOn,
+    NotifyStyle, SessionRule, SessionStore, StorageConfig,
 };
 
 use super::{parse, urls, user};
@@ -130,7 +130,10 @@ fn rules_for_sessions_come_from_the_defaults_unless_a_database_has_its_own() {
     assert_eq!(a.sessions.len(), 1);
     assert_eq!(a.sessions[0].store, SessionStore::Django);
     assert_eq!(a.sessions[0].timeout, 14 * day);
-    assert_eq!(a.sessions_schedule.as_deref(), Some("0 */15 * * * *"));
+    assert_eq!(
+        a.sessions_schedule.as_ref().map(|cron| cron.as_str()),
+        Some("0 */15 * * * *")
+    );
     assert_eq!(a.require_backup, day);
     assert_eq!(b.sessions.len(), 2);
     assert_eq!(b.sessions[0].long_ttl, LongTtl::Shorten);
@@ -268,4 +271,62 @@ fn variables_are_expanded_in_every_string() {
     assert_eq!(database.username.as_deref(), Some("${NAME}"));
     let path = PathBuf::from("/srv/backups");
     assert_eq!(config.storages["disk"], StorageConfig::Local { path });
+}
+
+#[test]
+fn policies_hooks_and_notices_come_from_the_defaults_too() {
+    let config = parse(
+        r#"
+        [daemon]
+        timezone = "Europe/Berlin"
+        listen = "127.0.0.1:9187"
+        [defaults]
+        schedule = "0 2 * * *"
+        keep = { last = 2, daily = 7 }
+        keep_in = { local = { within = "30d" } }
+        hooks = { before = [["sync", "-f", "${HOME}/x"]] }
+        notify = { url_file = "webhook", style = "healthchecks" }
+        [[database]]
+        name = "a"
+        url = "redis://h/1"
+        [[database]]
+        name = "b"
+        url = "redis://h/2"
+        keep = { monthly = 1 }
+        keep_in = {}
+        hooks = {}
+        notify = { url = "https://example.com/x", on = ["failure"] }
+        catch_up = false
+        jitter = "5m"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        config.daemon.timezone.iana_name(),
+        Some("Europe/Berlin"),
+        "{:?}",
+        config.daemon
+    );
+    assert_eq!(config.daemon.listen.unwrap().port(), 9187);
+    let [a, b] = config.databases.as_slice() else {
+        panic!("two databases");
+    };
+    let daily = Keep {
+        last: 2,
+        daily: 7,
+        ..Keep::default()
+    };
+    assert_eq!(a.policies.of("offsite"), Some(&daily));
+    let within = Duration::from_secs(30 * 86_400);
+    assert_eq!(a.policies.of("local").unwrap().within, within);
+    assert_eq!(b.policies.of("local").unwrap().monthly, 1);
+    assert!(a.hooks.before[0][2].ends_with("/x") && !a.hooks.before[0][2].contains('$'));
+    assert!(b.hooks.is_empty());
+    let (of_a, of_b) = (a.notify.as_ref().unwrap(), b.notify.as_ref().unwrap());
+    assert_eq!(of_a.style, NotifyStyle::Healthchecks);
+    assert_eq!(of_a.on, NotifyOn::ALL);
+    assert_eq!(of_b.on, [NotifyOn::Failure]);
+    assert!(!format!("{of_b:?}").contains("example.com"));
+    assert!(a.catch_up && !b.catch_up);
+    assert_eq!(b.schedule.as_ref().unwrap().as_str(), "0 2 * * *");
 }

@@ -155,12 +155,76 @@ fn each_mistake_says_what_would_be_right() {
             "another database than `url`",
         ),
         (
-            &database("keep = { last = 1 }"),
-            "`keep` in [[database]] is not supported by this version",
+            &database("recipients = [\"age1x\"]"),
+            "`recipients` in [[database]] is not supported by this version",
         ),
         (
-            &database("schedule = \"* * * * *\""),
-            "not supported by this version",
+            &database("keep = { last = 0, within = \"0s\" }"),
+            "`keep` keeps nothing",
+        ),
+        (
+            &database("keep = { dayly = 7 }"),
+            "unknown key `dayly` in `keep`; did you mean `daily`?",
+        ),
+        (
+            &database("keep = { last = -1 }"),
+            "`last` is a whole number from 0",
+        ),
+        (
+            &database("keep_in = { tape = { last = 1 } }"),
+            "there is no storage `tape`",
+        ),
+        (
+            &database("keep_in = { local = 3 }"),
+            "`keep_in.local` is a table",
+        ),
+        (
+            &database("schedule = \"0 0 30 2 *\""),
+            "`schedule` is never due",
+        ),
+        (
+            &database("verify_schedule = \"at noon\""),
+            "`verify_schedule` is no cron expression",
+        ),
+        (
+            &database("jitter = \"soon\""),
+            "`jitter`: `soon` is not a duration",
+        ),
+        (
+            &database("hooks = { before = [\"sync\"] }"),
+            "`before` of `hooks` is a list of commands",
+        ),
+        (
+            &database("hooks = { after = [[]] }"),
+            "`after` of `hooks` is a list of commands",
+        ),
+        (
+            &database("hooks = { afterwards = [[\"true\"]] }"),
+            "unknown key `afterwards` in `hooks`; did you mean `after`?",
+        ),
+        (
+            &database("notify = { style = \"json\" }"),
+            "neither `url` nor `url_file`",
+        ),
+        (
+            &database("notify = { url = \"ftp://x\" }"),
+            "begins with https:// or http://",
+        ),
+        (
+            &database("notify = { url = \"https://x\", url_file = \"x\" }"),
+            "`url` and `url_file` exclude each other",
+        ),
+        (
+            &database("notify = { url = \"https://x\", on = [] }"),
+            "nobody would be told",
+        ),
+        (
+            &database("notify = { url = \"https://x\", on = [\"sucess\"] }"),
+            "`sucess` is not something to be told of",
+        ),
+        (
+            &database("notify = { url = \"https://x\", style = \"slack\" }"),
+            "`slack` is not a style of notices",
         ),
         (
             &database("sessions_schedule = \"every hour\""),
@@ -226,8 +290,16 @@ fn each_mistake_says_what_would_be_right() {
             "written [[database.sessions]]",
         ),
         (
-            &database("[daemon]\nlisten = \"127.0.0.1:1\""),
-            "`listen` in [daemon] is not supported",
+            &database("[daemon]\nlisten = \"localhost:1\""),
+            "`listen` is an address and a port",
+        ),
+        (
+            &database("[daemon]\ntimezone = \"Mars/Olympus\""),
+            "`Mars/Olympus` is no time zone",
+        ),
+        (
+            &database("[daemon]\nconcurrency = 0"),
+            "a whole number from 1",
         ),
         (&database("[daemon]\nthreads = 0"), "a whole number from 1"),
         (

@@ -277,7 +277,10 @@ fn check_tells_of_the_rules_and_of_what_would_refuse_them() {
         text.contains("sessions: 1 rule, would expire by `sessions expire`"),
         "{text}"
     );
-    assert!(text.contains("nothing in this version runs by"), "{text}");
+    assert!(
+        text.contains("`rdbkeeper run` does it at */15 * * * *"),
+        "{text}"
+    );
 
     let replica = Server::start(usual());
     replica.follow(&server);

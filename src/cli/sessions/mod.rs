@@ -12,10 +12,11 @@ use super::progress::Unit;
 use crate::config::{DatabaseConfig, Name};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::runs::Keeper;
 use crate::selection::KeyNames;
 use crate::sessions::journey;
 use crate::sessions::report::{Report, ReportDocument};
-use crate::sessions::sweep::{self, Mode};
+use crate::sessions::sweep::{self, Mode, Swept};
 use crate::sessions::tally::Tally;
 use crate::setup;
 
@@ -95,31 +96,15 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
     if database.sessions.is_empty() {
         return Err((without_rules("it has no rules for sessions"), None));
     }
-    let mode = if dry_run { Mode::DryRun } else { Mode::Expire };
-    let meter = Meter::default();
-    let alone = |failure| (failure, None);
-    let job = setup::sweep(&app.config, database, mode, &app.cancel, &meter).map_err(alone)?;
-    let conditions = setup::conditions(&app.config, database).map_err(alone)?;
-    let mut tally = Tally::new(&job.rules);
+    let keeper = Keeper::new(&app.config, app.cancel.clone());
     let work = async {
-        if mode == Mode::Expire {
-            return journey::expire(job, &conditions, &mut tally).await;
+        match dry_run {
+            true => look(app, database, keeper.meter()).await,
+            false => keeper.expire(database).await,
         }
-        // A dry run may be done at any time, and says what would stop the real one.
-        if let Err(refused) = journey::ask_for_backup(&job.name, &conditions).await {
-            warn(
-                database,
-                &[format!(
-                    "{}: {}",
-                    refused.message,
-                    refused.causes.join("; ")
-                )],
-            );
-        }
-        Ok(sweep::sweep(job, &mut tally).await?)
     };
-    let swept = app
-        .with_progress("expiring sessions", Unit::Keys, &meter, work)
+    let (tally, swept) = app
+        .with_progress("expiring sessions", Unit::Keys, keeper.meter(), work)
         .await;
     let mut document = tally.document(database.name.as_str(), dry_run);
     let mut all = None;
@@ -143,6 +128,26 @@ async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Resu
         }
         Err(failure) => Err((failure, None)),
     }
+}
+
+/// A dry run. It may be done at any time, and says what would stop the real one.
+async fn look(
+    app: &App,
+    database: &DatabaseConfig,
+    meter: &Meter,
+) -> (Tally, Result<Swept, Failure>) {
+    let mut tally = Tally::new(&database.sessions);
+    let work = async {
+        let job = setup::sweep(&app.config, database, Mode::DryRun, &app.cancel, meter)?;
+        let conditions = setup::conditions(&app.config, database)?;
+        if let Err(refused) = journey::ask_for_backup(&job.name, &conditions).await {
+            let why = format!("{}: {}", refused.message, refused.causes.join("; "));
+            warn(database, &[why]);
+        }
+        Ok(sweep::sweep(job, &mut tally).await?)
+    };
+    let swept = work.await;
+    (tally, swept)
 }
 
 fn without_rules(message: &str) -> Failure {

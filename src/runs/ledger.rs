@@ -1,0 +1,191 @@
+//! How the last runs ended, in the state folder: `runs/<database>.<task>.json`.
+//!
+//! Losing it loses nothing but what was told and when: which backups there are is known from the stores.
+//! A record that cannot be read counts as absent.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Task;
+use crate::failure::Failure;
+use crate::storage::private;
+
+/// The records of all databases of this host.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+}
+
+/// What is known of the runs of one task for one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The last run that was not stopped from outside.
+    pub attempt: Option<Attempt>,
+    /// When the last run that succeeded ended.
+    pub succeeded_at: Option<Timestamp>,
+    /// When the first run ended of those that have failed since. `None`: the last one succeeded.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Told>,
+}
+
+/// A failure as it is recorded: without a hint, which is for the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// [`Kind::as_str`](crate::failure::Kind::as_str).
+    pub kind: String,
+    /// What failed, on what.
+    pub message: String,
+    /// Why, outermost first.
+    #[serde(default)]
+    pub causes: Vec<String>,
+}
+
+impl Told {
+    /// What is recorded of a failure.
+    pub fn of(failure: &Failure) -> Told {
+        Told {
+            kind: failure.kind.as_str().to_owned(),
+            message: failure.message.clone(),
+            causes: failure.causes.clone(),
+        }
+    }
+}
+
+impl Attempt {
+    /// A run that ended.
+    pub fn new(
+        started_at: Timestamp,
+        finished_at: Timestamp,
+        failure: Option<&Failure>,
+    ) -> Attempt {
+        Attempt {
+            started_at,
+            finished_at,
+            error: failure.map(Told::of),
+        }
+    }
+}
+
+impl Record {
+    /// The record after another run.
+    #[must_use]
+    pub fn after(self, attempt: Attempt) -> Record {
+        let failed = attempt.error.is_some();
+        Record {
+            succeeded_at: match failed {
+                true => self.succeeded_at,
+                false => Some(attempt.finished_at),
+            },
+            failing_since: match failed {
+                true => self.failing_since.or(Some(attempt.finished_at)),
+                false => None,
+            },
+            attempt: Some(attempt),
+        }
+    }
+}
+
+impl Ledger {
+    /// The records below a state folder.
+    pub fn new(state_dir: &Path) -> Ledger {
+        Ledger {
+            folder: state_dir.join("runs"),
+        }
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, database: &str, task: Task) -> PathBuf {
+        self.folder.join(format!("{database}.{task}.json"))
+    }
+
+    /// What is recorded; nothing where there is no record, or none that can be read.
+    pub fn read(&self, database: &str, task: Task) -> Record {
+        let path = self.path(database, task);
+        let read = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+            Err(error) => Err(error),
+        };
+        read.unwrap_or_else(|error| {
+            tracing::warn!(
+                "what is recorded in {} cannot be read, and counts as absent: {error}",
+                path.display()
+            );
+            Record::default()
+        })
+    }
+
+    /// Records, in the place of what was there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self, database: &str, task: Task, record: &Record) -> io::Result<()> {
+        private::make_folders(&self.folder)?;
+        let mut file = private::TemporaryFile::create(&self.path(database, task))?;
+        let mut bytes = serde_json::to_vec_pretty(record)?;
+        bytes.push(b'\n');
+        file.file().write_all(&bytes)?;
+        file.replace()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::failure::Kind;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_record_remembers_since_when_runs_fail_and_when_one_succeeded() {
+        let failure = Failure::new(Kind::Unreachable, "cannot back up sessions").cause("refused");
+        let ok = |second| Attempt::new(at(second), at(second + 1), None);
+        let bad = |second| Attempt::new(at(second), at(second + 1), Some(&failure));
+        let record = Record::default()
+            .after(ok(10))
+            .after(bad(20))
+            .after(bad(30));
+        assert_eq!(record.succeeded_at, Some(at(11)));
+        assert_eq!(record.failing_since, Some(at(21)));
+        let record = record.after(ok(40));
+        assert_eq!(
+            (record.succeeded_at, record.failing_since),
+            (Some(at(41)), None)
+        );
+    }
+
+    #[test]
+    fn records_are_read_as_they_were_written_and_broken_ones_count_as_absent() {
+        let state = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(state.path());
+        assert_eq!(ledger.read("sessions", Task::Backup), Record::default());
+        let record = Record::default().after(Attempt::new(at(1), at(2), None));
+        ledger.write("sessions", Task::Backup, &record).unwrap();
+        ledger.write("sessions", Task::Backup, &record).unwrap();
+        assert_eq!(ledger.read("sessions", Task::Backup), record);
+        assert_eq!(ledger.read("sessions", Task::Verify), Record::default());
+        std::fs::write(ledger.path("sessions", Task::Backup), b"{\"att").unwrap();
+        assert_eq!(ledger.read("sessions", Task::Backup), Record::default());
+    }
+}
