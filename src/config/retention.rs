@@ -96,7 +96,14 @@ fn read_policy(
     ];
     let within_given = reader.key_span("within").is_some();
     let within = reader.duration("within").map(|found| found.value);
-    let wrong = counts.iter().any(|(_, wrong)| *wrong) || (within_given && within.is_none());
+    let known = [
+        "last", "hourly", "daily", "weekly", "monthly", "yearly", "within",
+    ];
+    let misspelt = table
+        .iter()
+        .any(|(key, _)| !known.contains(&key.get_ref().as_ref()));
+    let wrong =
+        misspelt || counts.iter().any(|(_, wrong)| *wrong) || (within_given && within.is_none());
     reader.finish(&[]);
     if wrong {
         return None;
