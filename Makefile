@@ -3,13 +3,14 @@
 # make test       bring the servers and web frameworks that the tests need, and run all tests
 # make lint docs  what else the gate checks
 # make install    what make has built: DESTDIR and PREFIX are honoured
+# make deb        a Debian package of it, in target/debian
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: build demo servers test lint docs install bench
+.PHONY: build demo servers test lint docs install deb bench
 
 build:
 	$(CARGO) build --locked --release
@@ -17,6 +18,7 @@ build:
 servers:
 	tests/servers/fetch.sh
 	tests/clients/fetch.sh
+	tests/systemd/fetch.sh
 
 demo: build
 	RDBKEEPER=$(abspath $(TARGET)/release/rdbkeeper) tests/demo/demo.sh
@@ -36,15 +38,30 @@ bench:
 	$(CARGO) bench --locked --bench engine
 
 # Not after `build`: root has no toolchain, as a rule.
+BUILT   = $(TARGET)/release/rdbkeeper
+ASSETS  = $(TARGET)/release/assets
+ROOT    = $(DESTDIR)$(PREFIX)
+DOC     = $(ROOT)/share/doc/rdbkeeper
+# systemd looks for users and folders of local programs in /usr/local/lib, too; for units in both.
+SYSTEMD = $(ROOT)/lib/systemd/system
+
 install:
-	@test -x $(TARGET)/release/rdbkeeper || { echo "there is no $(TARGET)/release/rdbkeeper yet: run make first"; exit 1; }
-	install -D -m 755 $(TARGET)/release/rdbkeeper $(DESTDIR)$(PREFIX)/bin/rdbkeeper
-	install -D -m 644 config/rdbkeeper.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/rdbkeeper.toml
-	install -D -m 644 config/websauna.toml $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/websauna.toml
-	install -m 644 README.md docs/configuration.md docs/restore.md docs/sessions.md $(DESTDIR)$(PREFIX)/share/doc/rdbkeeper/
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(TARGET)/release/rdbkeeper man > $(DESTDIR)$(PREFIX)/share/man/man1/rdbkeeper.1
-	$(TARGET)/release/rdbkeeper completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/rdbkeeper
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for unit in systemd/*; do \
-	  sed 's,/usr/bin/rdbkeeper,$(PREFIX)/bin/rdbkeeper,' "$$unit" > $(DESTDIR)$(PREFIX)/lib/systemd/system/"$${unit##*/}" || exit 1; done
+	@test -x $(BUILT) || { echo "there is no $(BUILT) yet: run make first"; exit 1; }
+	packaging/assets.sh $(BUILT) $(ASSETS)
+	install -D -m 755 $(BUILT) $(ROOT)/bin/rdbkeeper
+	install -D -m 644 $(ASSETS)/rdbkeeper.1 $(ROOT)/share/man/man1/rdbkeeper.1
+	install -D -m 644 $(ASSETS)/rdbkeeper.bash $(ROOT)/share/bash-completion/completions/rdbkeeper
+	install -D -m 644 $(ASSETS)/rdbkeeper.zsh $(ROOT)/share/zsh/site-functions/_rdbkeeper
+	install -D -m 644 $(ASSETS)/rdbkeeper.fish $(ROOT)/share/fish/vendor_completions.d/rdbkeeper.fish
+	install -d $(DOC)/rdbkeeper.service.d $(SYSTEMD)
+	install -m 644 README.md CHANGELOG.md docs/*.md config/rdbkeeper.toml config/websauna.toml config/debian.toml $(DOC)/
+	install -m 644 systemd/rdbkeeper.service.d/*.example $(DOC)/rdbkeeper.service.d/
+	install -D -m 644 systemd/rdbkeeper.sysusers $(ROOT)/lib/sysusers.d/rdbkeeper.conf
+	install -D -m 644 systemd/rdbkeeper.tmpfiles $(ROOT)/lib/tmpfiles.d/rdbkeeper.conf
+	for unit in systemd/*.service systemd/*.timer; do \
+	  sed 's,/usr/bin/rdbkeeper,$(PREFIX)/bin/rdbkeeper,' "$$unit" > $(SYSTEMD)/"$${unit##*/}" || exit 1; done
+
+deb: build
+	mkdir -p $(TARGET)/debian
+	packaging/deb.sh release $(TARGET)/debian/
+	@ls $(TARGET)/debian/*.deb

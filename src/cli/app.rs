@@ -51,7 +51,9 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
         verbose: cli.global.verbose,
         quiet: cli.global.quiet,
     };
-    logging::start(cli.global.log, verbosity, output.color_err());
+    if let Err(failure) = logging::start(cli.global.log, verbosity, output.color_err()) {
+        return output.failure(&failure);
+    }
     match start(cli, output) {
         Ok(code) => code,
         Err((output, failure)) => output.failure(&failure),

@@ -51,7 +51,7 @@ pub struct Global {
     /// Write the result to standard output as one JSON document, errors too
     #[arg(long, global = true)]
     pub json: bool,
-    /// How logs are written to standard error
+    /// How logs are written
     #[arg(
         long,
         value_name = "FORMAT",
@@ -71,13 +71,15 @@ pub struct Global {
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Text; with a time where neither a terminal nor the journal shows one
+    /// The journal where standard error leads there; else text, with times unless on a terminal
     #[default]
     Auto,
     /// Text, with times
     Text,
     /// One JSON object a line
     Json,
+    /// Entries of systemd's journal, with priorities and fields (RDBKEEPER_DATABASE=…)
+    Journald,
 }
 
 /// The commands.

@@ -1,4 +1,10 @@
-//! Logs, to standard error: text for people, JSON for machines.
+//! Logs: text for people and JSON for machines, to standard error; or entries of the journal.
+//!
+//! `--log auto` finds out where it is: the journal when standard error leads there, else text, with times
+//! where no terminal shows a person that it happens now. What a command answers (`error: …`) is no log and is
+//! written to standard error whatever is chosen here.
+
+mod journal;
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -6,9 +12,13 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::journal::Journal;
 use super::args::LogFormat;
 use super::progress::suspended;
+use crate::failure::{Failure, Kind};
 
 /// The variable that says what is logged, in the words of `tracing`; it wins over `-v` and `-q`.
 pub const VARIABLE: &str = "RDBKEEPER_LOG";
@@ -42,28 +52,78 @@ impl Verbosity {
     }
 }
 
+/// Where logs go, and how they look there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Entries of the journal.
+    Journal,
+    /// Lines of text.
+    Text {
+        /// Whether each begins with its time.
+        times: bool,
+    },
+    /// A JSON object a line.
+    Json,
+}
+
+impl Form {
+    /// What was asked for, where standard error is a terminal, the journal, or neither.
+    fn fitting(format: LogFormat, terminal: bool, journal: bool) -> Form {
+        match format {
+            LogFormat::Auto if journal => Form::Journal,
+            LogFormat::Auto => Form::Text { times: !terminal },
+            LogFormat::Text => Form::Text { times: true },
+            LogFormat::Json => Form::Json,
+            LogFormat::Journald => Form::Journal,
+        }
+    }
+}
+
 /// Begins to log, once for the process; a second call changes nothing.
-pub fn start(format: LogFormat, verbosity: Verbosity, color: bool) {
+///
+/// # Errors
+/// When the journal was asked for by name, and there is none.
+pub fn start(format: LogFormat, verbosity: Verbosity, color: bool) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| verbosity.filter());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let mut form = Form::fitting(format, io::stderr().is_terminal(), journal::is_stderr());
+    let mut journal = None;
+    if form == Form::Journal {
+        match Journal::open() {
+            Ok(found) => journal = Some(found),
+            Err(error) if format == LogFormat::Journald => {
+                return Err(Failure::new(Kind::Usage, "there is no journal to log to")
+                    .caused_by(&error)
+                    .hint("`--log journald` needs systemd's journal; `--log text` writes to standard error"));
+            }
+            // Its socket is hidden from us; lines of standard error reach it all the same, and get their times there.
+            Err(_) => form = Form::Text { times: false },
+        }
+    }
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(Stderr)
         .with_target(false)
         .with_ansi(color);
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let timeless = format == LogFormat::Auto && (io::stderr().is_terminal() || journal);
-    let started = match format {
-        LogFormat::Json => builder
-            .json()
-            .with_ansi(false)
-            .flatten_event(true)
-            .try_init(),
-        _ if timeless => builder.without_time().try_init(),
-        _ => builder.try_init(),
+    let (json, timed, timeless) = match form {
+        Form::Journal => (None, None, None),
+        Form::Json => (
+            Some(lines.json().with_ansi(false).flatten_event(true)),
+            None,
+            None,
+        ),
+        Form::Text { times: true } => (None, Some(lines), None),
+        Form::Text { times: false } => (None, None, Some(lines.without_time())),
     };
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(journal)
+        .with(json)
+        .with(timed)
+        .with(timeless)
+        .try_init();
     if started.is_err() {
         tracing::debug!("logging had been started before");
     }
+    Ok(())
 }
 
 /// Writes to standard error while no progress bar is shown. Each event arrives as one write.
@@ -100,5 +160,23 @@ mod tests {
         assert!(shown(1, false).contains("rdbkeeper=debug"));
         assert!(shown(2, false).contains("rdbkeeper=trace"));
         assert!(shown(0, true).contains("rdbkeeper=error"));
+    }
+
+    #[test]
+    fn logs_fit_where_standard_error_leads() {
+        let (plain, timed) = (Form::Text { times: false }, Form::Text { times: true });
+        for (format, terminal, journal, form) in [
+            (LogFormat::Auto, true, false, plain),
+            (LogFormat::Auto, false, true, Form::Journal),
+            (LogFormat::Auto, false, false, timed),
+            (LogFormat::Text, true, false, timed),
+            (LogFormat::Text, false, true, timed),
+            (LogFormat::Json, false, true, Form::Json),
+            (LogFormat::Journald, true, false, Form::Journal),
+            (LogFormat::Journald, false, false, Form::Journal),
+        ] {
+            let fitting = Form::fitting(format, terminal, journal);
+            assert_eq!(fitting, form, "{format:?} {terminal} {journal}");
+        }
     }
 }

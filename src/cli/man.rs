@@ -32,7 +32,7 @@ pub fn page() -> String {
     commands(&mut page, &root, "rdbkeeper");
     page.push_str(".SH \"EXIT CODES AND EXAMPLES\"\n");
     after_help(&mut page, &root);
-    page.push_str(".SH FILES\n.TP\n./rdbkeeper.toml, /etc/rdbkeeper/rdbkeeper.toml\nThe configuration, unless \\fB\\-\\-config\\fR or \\fI$RDBKEEPER_CONFIG\\fR names another.\n");
+    page.push_str(".SH FILES\n.TP\n\\&./rdbkeeper.toml, /etc/rdbkeeper/rdbkeeper.toml\nThe configuration, unless \\fB\\-\\-config\\fR or \\fI$RDBKEEPER_CONFIG\\fR names another.\n");
     page
 }
 

@@ -69,13 +69,18 @@ fn forbidden(path: &Path) -> Error {
     }
 }
 
+/// What the kernel says of a group that has no number in a user namespace (`/proc/sys/kernel/overflowgid`).
+const OVERFLOW_GROUP: u32 = 65534;
+
 /// The mode, as text, and the group if its bits are more than others'.
 fn mode_and_group(path: &Path) -> (String, Option<String>) {
     let Ok(meta) = std::fs::metadata(path) else {
         return (String::new(), None);
     };
     let needed = if meta.is_dir() { 0o010 } else { 0o040 };
-    let group = (meta.mode() & needed != 0).then(|| {
+    // Within `PrivateUsers=` of systemd every foreign group looks like `nogroup`, and nobody should join that.
+    let known = meta.gid() != OVERFLOW_GROUP;
+    let group = (known && meta.mode() & needed != 0).then(|| {
         std::fs::read_to_string("/etc/group")
             .ok()
             .and_then(|groups| group_name(&groups, meta.gid()))
