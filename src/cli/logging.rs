@@ -9,11 +9,11 @@ mod journal;
 use std::io::{self, IsTerminal as _, Write};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use self::journal::Journal;
 use super::args::LogFormat;
@@ -85,45 +85,38 @@ impl Form {
 /// When the journal was asked for by name, and there is none.
 pub fn start(format: LogFormat, verbosity: Verbosity, color: bool) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| verbosity.filter());
-    let mut form = Form::fitting(format, io::stderr().is_terminal(), journal::is_stderr());
-    let mut journal = None;
-    if form == Form::Journal {
-        match Journal::open() {
-            Ok(found) => journal = Some(found),
+    let form = Form::fitting(format, io::stderr().is_terminal(), journal::is_stderr());
+    let sink: Box<dyn Layer<_> + Send + Sync> = match form {
+        Form::Journal => match Journal::open() {
+            Ok(journal) => journal.boxed(),
             Err(error) if format == LogFormat::Journald => {
                 return Err(Failure::new(Kind::Usage, "there is no journal to log to")
                     .caused_by(&error)
                     .hint("`--log journald` needs systemd's journal; `--log text` writes to standard error"));
             }
             // Its socket is hidden from us; lines of standard error reach it all the same, and get their times there.
-            Err(_) => form = Form::Text { times: false },
-        }
-    }
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Stderr)
-        .with_target(false)
-        .with_ansi(color);
-    let (json, timed, timeless) = match form {
-        Form::Journal => (None, None, None),
-        Form::Json => (
-            Some(lines.json().with_ansi(false).flatten_event(true)),
-            None,
-            None,
-        ),
-        Form::Text { times: true } => (None, Some(lines), None),
-        Form::Text { times: false } => (None, None, Some(lines.without_time())),
+            Err(_) => lines(color).without_time().boxed(),
+        },
+        Form::Json => lines(false).json().flatten_event(true).boxed(),
+        Form::Text { times: true } => lines(color).boxed(),
+        Form::Text { times: false } => lines(color).without_time().boxed(),
     };
     let started = tracing_subscriber::registry()
         .with(filter)
-        .with(journal)
-        .with(json)
-        .with(timed)
-        .with(timeless)
+        .with(sink)
         .try_init();
     if started.is_err() {
         tracing::debug!("logging had been started before");
     }
     Ok(())
+}
+
+/// Lines on standard error.
+fn lines<S>(color: bool) -> fmt::Layer<S, fmt::format::DefaultFields, fmt::format::Format, Stderr> {
+    fmt::layer()
+        .with_writer(Stderr)
+        .with_target(false)
+        .with_ansi(color)
 }
 
 /// Writes to standard error while no progress bar is shown. Each event arrives as one write.

@@ -158,8 +158,7 @@ impl Container {
 
     /// The last of what the journal in it says, for the message of a failure.
     pub fn journal(&self) -> String {
-        let answer =
-            self.try_run(&["journalctl", "--no-pager", "--lines=60", "--output=short"]);
+        let answer = self.try_run(&["journalctl", "--no-pager", "--lines=60", "--output=short"]);
         format!("--- the journal in it\n{}", answer.out)
     }
 }
@@ -168,7 +167,12 @@ impl Container {
 fn first_process_below(nspawn: u32) -> Option<i32> {
     let mut pids: Vec<i32> = Vec::new();
     for entry in fs::read_dir("/proc").ok()? {
-        let Some(pid) = entry.ok()?.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
+        let Some(pid) = entry
+            .ok()?
+            .file_name()
+            .to_str()
+            .and_then(|pid| pid.parse().ok())
+        else {
             continue;
         };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

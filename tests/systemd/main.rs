@@ -4,7 +4,12 @@
 //! before. It says a line and passes where it cannot be told: without root, systemd-nspawn, or the root that
 //! `tests/systemd/fetch.sh` brings.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod container;
 #[path = "../live/support/poll.rs"]
@@ -284,9 +289,9 @@ impl System<'_> {
             .container
             .run(&["find", "/var/lib/rdbkeeper", "-perm", "/077"]);
         assert_eq!(loose, "", "others may look at these");
-        let strange = self
-            .container
-            .run(&["find", "/var/lib/rdbkeeper", "!", "-user", "rdbkeeper"]);
+        let strange =
+            self.container
+                .run(&["find", "/var/lib/rdbkeeper", "!", "-user", "rdbkeeper"]);
         assert_eq!(strange, "", "these belong to others");
     }
 
@@ -313,8 +318,7 @@ impl System<'_> {
         announce(&format!("without the group: {complaint}"));
         assert_eq!(self.backups("sessions"), Vec::<String>::new());
 
-        let example =
-            "/usr/share/doc/rdbkeeper/rdbkeeper.service.d/redis-group.conf.example";
+        let example = "/usr/share/doc/rdbkeeper/rdbkeeper.service.d/redis-group.conf.example";
         self.container.run(&[
             "install",
             "-D",
@@ -501,12 +505,9 @@ impl System<'_> {
             "rdbkeeper-sessions@sessions.service",
             "rdbkeeper.service",
         ] {
-            let answer = self.container.try_run(&[
-                "systemd-analyze",
-                "security",
-                "--no-pager",
-                unit,
-            ]);
+            let answer =
+                self.container
+                    .try_run(&["systemd-analyze", "security", "--no-pager", unit]);
             let verdict = answer.out.lines().last().unwrap_or_default().to_owned();
             if unit == "rdbkeeper.service" {
                 announce(&format!("systemd-analyze security {unit}\n{}", answer.out));
