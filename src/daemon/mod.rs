@@ -1,0 +1,4 @@
+//! The daemon.
+
+pub mod agenda;
+pub mod board;
