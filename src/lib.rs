@@ -3,6 +3,7 @@
 //! The crate is a library with a thin binary. Rooms import downward only, in this order:
 //!
 //! - [`cli`]: commands, arguments, rendering.
+//! - [`daemon`]: the schedule kept: what is due, the work loop, systemd, what is going on.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
 //! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
@@ -27,6 +28,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod cron;
+pub mod daemon;
 pub mod failure;
 pub mod meter;
 pub mod pipeline;

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top down; those on one line do not import each other.
-const FLOORS: [&[&str]; 17] = [
+const FLOORS: [&[&str]; 18] = [
     &["cli"],
+    &["daemon"],
     &["runs"],
     &["setup"],
     &["check"],
@@ -115,6 +116,11 @@ fn only_the_rooms_below_the_journeys_talk_to_redis() {
 #[test]
 fn only_committing_writes_into_a_catalog() {
     only_in(".put_new(", &["catalog/commit.rs", "storage"]);
+}
+
+#[test]
+fn the_scheduler_is_named_in_one_file() {
+    only_in("tokio_cron_scheduler", &["daemon/schedule.rs"]);
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub struct Keeper<'a> {
     ledger: Ledger,
     cancel: CancellationToken,
     meter: Meter,
+    /// Nothing is removed after a backup: the clock is in doubt.
+    pub hold_prune: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -71,7 +73,31 @@ impl<'a> Keeper<'a> {
             ledger: Ledger::new(&config.daemon.state_dir),
             cancel,
             meter: Meter::default(),
+            hold_prune: false,
         }
+    }
+
+    /// Moves this meter from now on.
+    #[must_use]
+    pub fn with_meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Records the failure of a run that could not record it itself: it panicked, or was given up.
+    pub fn record_failure(
+        &self,
+        database: &DatabaseConfig,
+        task: Task,
+        started_at: Timestamp,
+        failure: &Failure,
+    ) {
+        self.record(database, task, started_at, Some(failure));
+    }
+
+    /// The records of this host.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Moves as the work does.
