@@ -266,7 +266,9 @@ impl Daemon {
             };
             self.board.change(|seen| {
                 for id in &at_work.ids {
-                    if let Some(running) = seen.jobs.get_mut(id).and_then(|job| job.running.as_mut()) {
+                    if let Some(running) =
+                        seen.jobs.get_mut(id).and_then(|job| job.running.as_mut())
+                    {
                         running.since = at_work.since;
                         running.waiting = false;
                     }
@@ -337,7 +339,8 @@ impl Daemon {
                     .get(&id)
                     .is_some_and(|(told, at)| told == failure && at.elapsed() < TOLD_AGAIN);
                 if !like_before {
-                    self.told.insert(id.clone(), (failure.clone(), Instant::now()));
+                    self.told
+                        .insert(id.clone(), (failure.clone(), Instant::now()));
                 }
                 like_before
             }
@@ -385,7 +388,8 @@ impl Daemon {
         let config = &self.config;
         let ledger = &self.ledger;
         self.board.change(|seen| {
-            seen.jobs.retain(|id, job| next.contains_key(id) || job.running.is_some());
+            seen.jobs
+                .retain(|id, job| next.contains_key(id) || job.running.is_some());
             for (id, (next, again)) in next {
                 let schedule = cron_of(config, &id).map(|cron| cron.as_str().to_owned());
                 let job = seen.jobs.entry(id).or_insert_with_key(|id| JobSeen {
@@ -403,7 +407,8 @@ impl Daemon {
         } else {
             self.board.right(Trouble::Idle);
         }
-        self.systemd.status(systemd::status(&self.board.read(), now));
+        self.systemd
+            .status(systemd::status(&self.board.read(), now));
     }
 
     /// Asks the stores of the backups of which they must say what is the newest.
@@ -427,7 +432,10 @@ impl Daemon {
             Err(failure) => {
                 let told = std::iter::once(&failure.message).chain(&failure.causes);
                 let told: Vec<&str> = told.map(String::as_str).collect();
-                tracing::error!("the new configuration is refused, the old one goes on: {}", told.join(": "));
+                tracing::error!(
+                    "the new configuration is refused, the old one goes on: {}",
+                    told.join(": ")
+                );
                 let text = format!("the new configuration is refused: {}", failure.message);
                 self.board.trouble(Trouble::Reload, now, text);
             }
@@ -487,7 +495,8 @@ impl Daemon {
                 tracing::error!("{text}");
             }
             // The watchdog is not fed here: systemd starts the whole process anew.
-            self.systemd.status(systemd::status(&self.board.read(), now));
+            self.systemd
+                .status(systemd::status(&self.board.read(), now));
         }
     }
 

@@ -17,7 +17,11 @@ const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// When the newest backup of a database was begun that each of its storages has, as far as they answer. `None`:
 /// there is none, or no storage answers.
-pub(super) async fn newest(config: Arc<Config>, database: String, now: Timestamp) -> Option<Timestamp> {
+pub(super) async fn newest(
+    config: Arc<Config>,
+    database: String,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let configured = config.database(&database).ok()?;
     let mut newest: Option<Timestamp> = None;
     for name in &configured.storage {
@@ -30,7 +34,10 @@ pub(super) async fn newest(config: Arc<Config>, database: String, now: Timestamp
             );
             continue;
         };
-        let begun = listing.backups.iter().map(|backup| backup.manifest.started_at);
+        let begun = listing
+            .backups
+            .iter()
+            .map(|backup| backup.manifest.started_at);
         let begun = begun.filter(|begun| begun.duration_since(now) < CLOCKS_DIFFER);
         // Every one of its storages must have a backup.
         let here = begun.max()?;

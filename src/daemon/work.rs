@@ -110,7 +110,8 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
             // Those whose configuration makes no job have been told when they were planned.
             Task::Backup => continue,
             Task::Verify => {
-                let verified = tokio::time::timeout(database.timeout, keeper.verify(database)).await;
+                let verified =
+                    tokio::time::timeout(database.timeout, keeper.verify(database)).await;
                 let result = match verified {
                     Ok(verified) => verified.map(|verified| Facts::Verified {
                         keys: verified.iter().map(|verified| verified.rdb.keys).sum(),
@@ -196,7 +197,16 @@ pub(super) fn log_end(outcome: &Outcome, seconds: f64, like_before: bool) {
             warnings,
         }) => {
             let storages = storages.join(", ");
-            tracing::info!(database, task, id, keys, bytes, seconds, storages, "backed up");
+            tracing::info!(
+                database,
+                task,
+                id,
+                keys,
+                bytes,
+                seconds,
+                storages,
+                "backed up"
+            );
             for warning in warnings {
                 tracing::warn!(database, task, id, "{warning}");
             }
