@@ -24,11 +24,8 @@ use crate::cron::Cron;
 use crate::failure::Kind;
 use crate::runs::Task;
 
-/// How far `served` may lie ahead of a clock that was set back.
-const SET_BACK: SignedDuration = SignedDuration::from_hours(3);
-
-/// A backup that was begun later than this from now was made with a wrong clock.
-const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+/// How far `served`, and a backup, may lie ahead of a clock that was set back.
+pub(super) const SET_BACK: SignedDuration = SignedDuration::from_hours(3);
 
 /// After how many minutes a run is tried again, the first time, the second, …; the last holds for all that follow.
 const AGAIN_AFTER: [i64; 6] = [1, 2, 4, 8, 16, 30];
@@ -204,7 +201,9 @@ impl Agenda {
                     if changed && !job.at_once {
                         // What the new times would have been says nothing about the past.
                         let passed = job.last_begun(&self.host, &self.zone, now);
-                        job.served = job.served.map(|served| passed.map_or(served, |p| p.max(served)));
+                        job.served = job
+                            .served
+                            .map(|served| passed.map_or(served, |p| p.max(served)));
                     }
                     job
                 }
@@ -241,16 +240,17 @@ impl Agenda {
             return;
         };
         job.asked = false;
-        let newest = newest.filter(|newest| now.duration_since(*newest) > -CLOCKS_DIFFER);
+        let newest = newest.filter(|newest| newest.duration_since(now) <= SET_BACK);
         if let Some(newest) = newest {
             // A backup that was made since, by whomever, closes what was open.
-            if job.served.is_none_or(|served| served < newest) {
+            if job.served.is_none_or(|served| served <= newest) {
                 job.served = Some(newest);
                 job.open = 0;
                 job.again = None;
             }
         } else if job.served.is_none() {
-            job.served = Some(now);
+            // In whole seconds, as due times are: the backup must not seem to be older than what it serves.
+            job.served = Some(Timestamp::from_second(now.as_second()).unwrap_or(now));
             job.at_once = true;
         }
     }
@@ -316,7 +316,7 @@ impl Agenda {
         let Some(job) = self.jobs.get_mut(id) else {
             return;
         };
-        let passed_over = job.running.take().is_some_and(|run| run.passed_over);
+        job.running = None;
         if job.retired {
             self.jobs.remove(id);
             return;
@@ -334,7 +334,6 @@ impl Agenda {
             // It is made up for after the restart.
             Ended::Stopped => {}
         }
-        let _ = passed_over;
     }
 
     /// When each job begins next, after `now`; and whether that is a run that is tried again. `None`: never again,
@@ -438,7 +437,8 @@ impl Job {
             return Some(due);
         }
         // The one before it begins by the time of this one at the latest.
-        self.cron.last(due.checked_sub(SignedDuration::from_nanos(1)).ok()?, zone)
+        self.cron
+            .last(due.checked_sub(SignedDuration::from_nanos(1)).ok()?, zone)
     }
 
     /// When the first run begins whose due time is not served, and that does not begin before `now`.
@@ -472,8 +472,12 @@ fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
 
 /// A part of `jitter`, in whole milliseconds: always the same for this host and due time, and spread evenly over hosts.
 fn part_of(jitter: Duration, host: &str, due: Timestamp) -> SignedDuration {
-    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(host.as_bytes(), due.as_second().cast_unsigned());
+    let hash =
+        xxhash_rust::xxh3::xxh3_64_with_seed(host.as_bytes(), due.as_second().cast_unsigned());
     let span = u128::from(u64::MAX) + 1;
     let millis = u128::from(hash) * (jitter.as_millis() + 1) / span;
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

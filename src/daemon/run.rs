@@ -190,8 +190,8 @@ impl Daemon {
         for (id, why) in due {
             work::log_begin(&id, why);
             match id.task {
-                Task::Backup => backups.push((id, why)),
-                _ => self.queue(vec![id], why, Vec::new(), None, now),
+                Task::Backup => backups.push(id),
+                _ => self.queue(vec![id], Vec::new(), None, now),
             }
         }
         if backups.is_empty() {
@@ -200,7 +200,7 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let databases: Vec<_> = backups
             .iter()
-            .filter_map(|(id, _)| config.database(&id.database).ok())
+            .filter_map(|id| config.database(&id.database).ok())
             .collect();
         let keeper = Keeper::new(&config, self.cancel.clone());
         let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
@@ -215,17 +215,14 @@ impl Daemon {
                     task: Task::Backup,
                 })
                 .collect();
-            let why = backups.iter().find(|(id, _)| ids.contains(id));
-            let why = why.map_or(Why::Due, |(_, why)| *why);
             let server = group.first().map(|job| job.source.endpoint.address.place());
-            self.queue(ids, why, group, server, now);
+            self.queue(ids, group, server, now);
         }
     }
 
     fn queue(
         &mut self,
         ids: Vec<JobId>,
-        why: Why,
         group: Vec<crate::backup::Job>,
         server: Option<String>,
         now: Timestamp,
@@ -242,7 +239,6 @@ impl Daemon {
         });
         self.waiting.push_back(Piece {
             ids,
-            why,
             group,
             server,
             config: Arc::clone(&self.config),
@@ -266,7 +262,9 @@ impl Daemon {
             };
             self.board.change(|seen| {
                 for id in &at_work.ids {
-                    if let Some(running) = seen.jobs.get_mut(id).and_then(|job| job.running.as_mut()) {
+                    if let Some(running) =
+                        seen.jobs.get_mut(id).and_then(|job| job.running.as_mut())
+                    {
                         running.since = at_work.since;
                         running.waiting = false;
                     }
@@ -337,7 +335,8 @@ impl Daemon {
                     .get(&id)
                     .is_some_and(|(told, at)| told == failure && at.elapsed() < TOLD_AGAIN);
                 if !like_before {
-                    self.told.insert(id.clone(), (failure.clone(), Instant::now()));
+                    self.told
+                        .insert(id.clone(), (failure.clone(), Instant::now()));
                 }
                 like_before
             }
@@ -385,7 +384,8 @@ impl Daemon {
         let config = &self.config;
         let ledger = &self.ledger;
         self.board.change(|seen| {
-            seen.jobs.retain(|id, job| next.contains_key(id) || job.running.is_some());
+            seen.jobs
+                .retain(|id, job| next.contains_key(id) || job.running.is_some());
             for (id, (next, again)) in next {
                 let schedule = cron_of(config, &id).map(|cron| cron.as_str().to_owned());
                 let job = seen.jobs.entry(id).or_insert_with_key(|id| JobSeen {
@@ -403,7 +403,8 @@ impl Daemon {
         } else {
             self.board.right(Trouble::Idle);
         }
-        self.systemd.status(systemd::status(&self.board.read(), now));
+        self.systemd
+            .status(systemd::status(&self.board.read(), now));
     }
 
     /// Asks the stores of the backups of which they must say what is the newest.
@@ -412,7 +413,9 @@ impl Daemon {
             let config = Arc::clone(&self.config);
             let answers = self.answers.0.clone();
             tokio::spawn(async move {
-                let newest = stores::newest(config, database.clone(), now).await;
+                // Without an answer the backup would never be due: a panic is one, too.
+                let asking = tokio::spawn(stores::newest(config, database.clone(), now));
+                let newest = asking.await.unwrap_or(None);
                 let _ = answers.send(Answer { database, newest }).await;
             });
         }
@@ -427,7 +430,10 @@ impl Daemon {
             Err(failure) => {
                 let told = std::iter::once(&failure.message).chain(&failure.causes);
                 let told: Vec<&str> = told.map(String::as_str).collect();
-                tracing::error!("the new configuration is refused, the old one goes on: {}", told.join(": "));
+                tracing::error!(
+                    "the new configuration is refused, the old one goes on: {}",
+                    told.join(": ")
+                );
                 let text = format!("the new configuration is refused: {}", failure.message);
                 self.board.trouble(Trouble::Reload, now, text);
             }
@@ -487,7 +493,8 @@ impl Daemon {
                 tracing::error!("{text}");
             }
             // The watchdog is not fed here: systemd starts the whole process anew.
-            self.systemd.status(systemd::status(&self.board.read(), now));
+            self.systemd
+                .status(systemd::status(&self.board.read(), now));
         }
     }
 
@@ -580,3 +587,6 @@ fn cron_of<'a>(config: &'a Config, id: &JobId) -> Option<&'a crate::cron::Cron> 
         Task::Sessions => database.sessions_schedule.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::agenda::SET_BACK;
 use crate::catalog::list::list;
 use crate::config::Config;
 use crate::setup;
@@ -12,12 +13,13 @@ use crate::setup;
 /// A storage that has not answered by then is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A backup that was begun later than this from now was made with a wrong clock.
-const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
-
 /// When the newest backup of a database was begun that each of its storages has, as far as they answer. `None`:
 /// there is none, or no storage answers.
-pub(super) async fn newest(config: Arc<Config>, database: String, now: Timestamp) -> Option<Timestamp> {
+pub(super) async fn newest(
+    config: Arc<Config>,
+    database: String,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let configured = config.database(&database).ok()?;
     let mut newest: Option<Timestamp> = None;
     for name in &configured.storage {
@@ -30,8 +32,11 @@ pub(super) async fn newest(config: Arc<Config>, database: String, now: Timestamp
             );
             continue;
         };
-        let begun = listing.backups.iter().map(|backup| backup.manifest.started_at);
-        let begun = begun.filter(|begun| begun.duration_since(now) < CLOCKS_DIFFER);
+        let begun = listing
+            .backups
+            .iter()
+            .map(|backup| backup.manifest.started_at);
+        let begun = begun.filter(|begun| begun.duration_since(now) <= SET_BACK);
         // Every one of its storages must have a backup.
         let here = begun.max()?;
         newest = Some(newest.map_or(here, |newest| newest.min(here)));

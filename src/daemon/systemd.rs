@@ -156,7 +156,10 @@ pub(super) fn status(seen: &Seen, now: Timestamp) -> Status {
         Some((at, id, again)) => {
             let again = if again { " again" } else { "" };
             let at = moment(at, now, zone);
-            status.add(&format!("next: {} {}{again} at {at}", id.database, id.task), "");
+            status.add(
+                &format!("next: {} {}{again} at {at}", id.database, id.task),
+                "",
+            );
         }
         None if seen.jobs.is_empty() => status.add("nothing is scheduled", ""),
         None => {}
