@@ -190,8 +190,8 @@ impl Daemon {
         for (id, why) in due {
             work::log_begin(&id, why);
             match id.task {
-                Task::Backup => backups.push((id, why)),
-                _ => self.queue(vec![id], why, Vec::new(), None, now),
+                Task::Backup => backups.push(id),
+                _ => self.queue(vec![id], Vec::new(), None, now),
             }
         }
         if backups.is_empty() {
@@ -200,7 +200,7 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let databases: Vec<_> = backups
             .iter()
-            .filter_map(|(id, _)| config.database(&id.database).ok())
+            .filter_map(|id| config.database(&id.database).ok())
             .collect();
         let keeper = Keeper::new(&config, self.cancel.clone());
         let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
@@ -215,17 +215,14 @@ impl Daemon {
                     task: Task::Backup,
                 })
                 .collect();
-            let why = backups.iter().find(|(id, _)| ids.contains(id));
-            let why = why.map_or(Why::Due, |(_, why)| *why);
             let server = group.first().map(|job| job.source.endpoint.address.place());
-            self.queue(ids, why, group, server, now);
+            self.queue(ids, group, server, now);
         }
     }
 
     fn queue(
         &mut self,
         ids: Vec<JobId>,
-        why: Why,
         group: Vec<crate::backup::Job>,
         server: Option<String>,
         now: Timestamp,
@@ -242,7 +239,6 @@ impl Daemon {
         });
         self.waiting.push_back(Piece {
             ids,
-            why,
             group,
             server,
             config: Arc::clone(&self.config),
@@ -417,7 +413,9 @@ impl Daemon {
             let config = Arc::clone(&self.config);
             let answers = self.answers.0.clone();
             tokio::spawn(async move {
-                let newest = stores::newest(config, database.clone(), now).await;
+                // Without an answer the backup would never be due: a panic is one, too.
+                let asking = tokio::spawn(stores::newest(config, database.clone(), now));
+                let newest = asking.await.unwrap_or(None);
                 let _ = answers.send(Answer { database, newest }).await;
             });
         }
@@ -589,3 +587,6 @@ fn cron_of<'a>(config: &'a Config, id: &JobId) -> Option<&'a crate::cron::Cron> 
         Task::Sessions => database.sessions_schedule.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests;
