@@ -160,8 +160,9 @@ fn end_of_repeated(wall: DateTime, time: Timestamp, zone: &TimeZone) -> Option<D
 /// The moment that a wall clock time means: the first of two; when it is skipped, that at which the clocks go on.
 fn moment_of(wall: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     match zone.to_ambiguous_timestamp(wall).offset() {
-        AmbiguousOffset::Unambiguous { offset }
-        | AmbiguousOffset::Fold { before: offset, .. } => offset.to_timestamp(wall).ok(),
+        AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+            offset.to_timestamp(wall).ok()
+        }
         AmbiguousOffset::Gap { after, .. } => {
             let before_it = after.to_timestamp(wall).ok()?;
             Some(zone.following(before_it).next()?.timestamp())

@@ -15,4 +15,5 @@ pub mod progress;
 mod restore;
 pub mod sessions;
 mod show;
+mod status;
 pub mod table;

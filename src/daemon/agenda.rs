@@ -204,7 +204,9 @@ impl Agenda {
                     if changed && !job.at_once {
                         // What the new times would have been says nothing about the past.
                         let passed = job.last_begun(&self.host, &self.zone, now);
-                        job.served = job.served.map(|served| passed.map_or(served, |p| p.max(served)));
+                        job.served = job
+                            .served
+                            .map(|served| passed.map_or(served, |p| p.max(served)));
                     }
                     job
                 }
@@ -438,7 +440,8 @@ impl Job {
             return Some(due);
         }
         // The one before it begins by the time of this one at the latest.
-        self.cron.last(due.checked_sub(SignedDuration::from_nanos(1)).ok()?, zone)
+        self.cron
+            .last(due.checked_sub(SignedDuration::from_nanos(1)).ok()?, zone)
     }
 
     /// When the first run begins whose due time is not served, and that does not begin before `now`.
@@ -472,7 +475,8 @@ fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
 
 /// A part of `jitter`, in whole milliseconds: always the same for this host and due time, and spread evenly over hosts.
 fn part_of(jitter: Duration, host: &str, due: Timestamp) -> SignedDuration {
-    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(host.as_bytes(), due.as_second().cast_unsigned());
+    let hash =
+        xxhash_rust::xxh3::xxh3_64_with_seed(host.as_bytes(), due.as_second().cast_unsigned());
     let span = u128::from(u64::MAX) + 1;
     let millis = u128::from(hash) * (jitter.as_millis() + 1) / span;
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))

@@ -2,3 +2,5 @@
 
 pub mod agenda;
 pub mod board;
+pub mod http;
+pub mod picture;

@@ -3,6 +3,7 @@
 //! Losing it loses nothing but what was told and when: which backups there are is known from the stores.
 //! A record that cannot be read counts as absent.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,13 @@ pub struct Record {
     pub succeeded_at: Option<Timestamp>,
     /// When the first run ended of those that have failed since. `None`: the last one succeeded.
     pub failing_since: Option<Timestamp>,
+    /// What was told of the runs that have failed since: the kind of failure, and when the run was begun that it was
+    /// last told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, Timestamp>,
+    /// Whether the last backup that was made is shrunk: its episode was told.
+    #[serde(default)]
+    pub shrunk: bool,
 }
 
 /// How a run went.
@@ -94,6 +102,11 @@ impl Record {
                 true => self.failing_since.or(Some(attempt.finished_at)),
                 false => None,
             },
+            told: match failed {
+                true => self.told,
+                false => BTreeMap::new(),
+            },
+            shrunk: self.shrunk,
             attempt: Some(attempt),
         }
     }
