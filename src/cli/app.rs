@@ -16,7 +16,7 @@ use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
-use super::{backup, check, man, restore, sessions, show, status};
+use super::{backup, check, man, restore, run as daemon, sessions, show, status};
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;
@@ -82,6 +82,12 @@ fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
             return Err((output, failure));
         }
     };
+    if matches!(cli.command, Command::Run) {
+        let work = daemon::run(config, cli.global.config, environment, cli.global.json);
+        let result = runtime.block_on(work);
+        runtime.shutdown_background();
+        return result.map_err(|failure| (output, failure));
+    }
     let app = App {
         config,
         output,
@@ -121,8 +127,8 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Sessions(SessionsCommand::Expire(args)) => sessions::expire(app, args).await,
         Command::Check(args) => app.stoppable(check::check(app, args)).await,
         Command::Status(args) => app.stoppable(status::status(app, args)).await,
-        // These were answered before anything was started.
-        Command::Completions { .. } | Command::Man => Ok(0),
+        // These were answered before.
+        Command::Run | Command::Completions { .. } | Command::Man => Ok(0),
     }
 }
 

@@ -83,6 +83,13 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Keep the schedule: back up, verify, expire sessions when they are due (systemd starts this)
+    ///
+    /// Runs until SIGTERM or SIGINT, which leave nothing half-made; SIGHUP reads the configuration anew.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper run\n  rdbkeeper --config /etc/rdbkeeper/rdbkeeper.toml --log json run"
+    )]
+    Run,
     /// Take, list, show, verify and delete backups
     #[command(subcommand, arg_required_else_help = true)]
     Backup(BackupCommand),

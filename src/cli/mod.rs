@@ -13,6 +13,7 @@ pub mod man;
 pub mod output;
 pub mod progress;
 mod restore;
+mod run;
 pub mod sessions;
 mod show;
 mod status;

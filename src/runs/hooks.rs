@@ -26,7 +26,7 @@ use crate::units::HumanDuration;
 pub const LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// How long the hooks of `failure` may take for a run that was stopped: they put right what `before` has begun.
-pub const LIMIT_STOPPED: Duration = Duration::from_secs(3);
+pub const LIMIT_STOPPED: Duration = Duration::from_secs(2);
 
 /// How long a hook that was asked to end may take to do so.
 const GRACE: Duration = Duration::from_secs(1);

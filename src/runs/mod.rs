@@ -70,6 +70,8 @@ pub struct Keeper<'a> {
     meter: Meter,
     teller: Teller,
     hook_limit: Duration,
+    /// Nothing is removed after a backup: the clock is in doubt.
+    pub hold_prune: bool,
 }
 
 /// How long a command waits at its end for notices that are not delivered yet; less when it was stopped.
@@ -87,6 +89,7 @@ impl<'a> Keeper<'a> {
             meter: Meter::default(),
             teller: Teller::new(Patience::COMMAND),
             hook_limit: hooks::LIMIT,
+            hold_prune: false,
         }
     }
 
@@ -111,6 +114,29 @@ impl<'a> Keeper<'a> {
             false => FAREWELL,
         };
         self.teller.drain(longest).await;
+    }
+
+    /// Moves this meter from now on.
+    #[must_use]
+    pub fn with_meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Records the failure of a run that could not record it itself: it panicked, or was given up.
+    pub fn record_failure(
+        &self,
+        database: &DatabaseConfig,
+        task: Task,
+        started_at: Timestamp,
+        failure: &Failure,
+    ) {
+        self.record(database, task, started_at, Err(failure));
+    }
+
+    /// The records of this host.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Moves as the work does.

@@ -1,0 +1,624 @@
+//! The work loop.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::agenda::{Agenda, Ended, JobId, Scheduled, Why};
+use super::board::{Board, JobSeen, Running, Trouble};
+use super::clock::{self, ClockWatch};
+use super::picture::{self, Gallery};
+use super::places::Places;
+use super::schedule::{Heartbeat, SILENCE};
+use super::signals::{self, Signal};
+use super::state::{Alone, StateFile};
+use super::systemd::{self, Systemd};
+use super::work::{self, AtWork, Outcome, Piece};
+use super::{Origin, http, stores};
+use crate::config::Config;
+use crate::failure::{Failure, Kind};
+use crate::meter::Meter;
+use crate::runs::ledger::Ledger;
+use crate::runs::teller::{Patience, Teller};
+use crate::runs::{Keeper, Task};
+use crate::setup::{self, Overrides};
+
+/// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
+const DRAIN: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_millis(3500);
+
+/// How long notices may take to be delivered when all work has ended.
+const LAST_NOTICES: Duration = Duration::from_secs(1);
+
+/// So many fresh starts of a silent scheduler in a row are one too many.
+const STARTS: u32 = 3;
+
+/// A failure like the one before is told in full again after this.
+const TOLD_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// The daemon.
+pub(super) struct Daemon {
+    config: Arc<Config>,
+    origin: Origin,
+    agenda: Agenda,
+    board: Board,
+    state: StateFile,
+    ledger: Ledger,
+    places: Places,
+    waiting: VecDeque<Piece>,
+    tasks: JoinSet<Vec<Outcome>>,
+    at_work: HashMap<Id, AtWork>,
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    heartbeat: Heartbeat,
+    last_tick: Instant,
+    starts: u32,
+    signals: mpsc::Receiver<Signal>,
+    clock: ClockWatch,
+    systemd: Systemd,
+    cancel: CancellationToken,
+    told: HashMap<JobId, (Failure, Instant)>,
+    teller: Teller,
+    bound: Option<http::Bound>,
+    _alone: Alone,
+}
+
+/// What the stores say of a database.
+struct Answer {
+    database: String,
+    newest: Option<Timestamp>,
+}
+
+impl Daemon {
+    /// Gets everything ready.
+    pub(super) async fn start(config: Config, origin: Origin) -> Result<Daemon, Failure> {
+        let signals = signals::watch()?;
+        let alone = Alone::take(&config.daemon.state_dir)?;
+        let bound = match config.daemon.listen {
+            Some(address) => Some(http::bind(address).await?),
+            None => None,
+        };
+        let config = Arc::new(config);
+        let now = Timestamp::now();
+        let state = StateFile::new(&config.daemon.state_dir);
+        let mut agenda = Agenda::new(setup::host_name());
+        agenda.configure(
+            scheduled(&config),
+            config.daemon.timezone.clone(),
+            &state.read(),
+            now,
+        );
+        let mut daemon = Daemon {
+            agenda,
+            board: Board::new(Arc::clone(&config), now),
+            ledger: Ledger::new(&config.daemon.state_dir),
+            places: Places::new(config.daemon.concurrency.get()),
+            waiting: VecDeque::new(),
+            tasks: JoinSet::new(),
+            at_work: HashMap::new(),
+            answers: mpsc::channel(16),
+            heartbeat: Heartbeat::start().await?,
+            last_tick: Instant::now(),
+            starts: 0,
+            signals,
+            clock: ClockWatch::new(now, clock::up()),
+            systemd: Systemd::of_process(),
+            cancel: CancellationToken::new(),
+            told: HashMap::new(),
+            teller: Teller::new(Patience::DAEMON),
+            bound,
+            _alone: alone,
+            state,
+            config,
+            origin,
+        };
+        daemon.ask_stores(now);
+        daemon.remember(now);
+        daemon.show(now);
+        Ok(daemon)
+    }
+
+    /// Goes round until a signal says to stop.
+    pub(super) async fn run(mut self) {
+        self.log_start();
+        let serving = self.serve();
+        self.systemd.ready();
+        loop {
+            let silent = self.last_tick + SILENCE;
+            tokio::select! {
+                signal = self.signals.recv() => match signal {
+                    Some(Signal::Reload) => self.reload(),
+                    Some(Signal::Stop) | None => break,
+                },
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
+                Some(answer) = self.answers.1.recv() => {
+                    self.agenda.learn(&answer.database, answer.newest, Timestamp::now());
+                    self.remember(Timestamp::now());
+                }
+                () = self.heartbeat.tick() => self.tick(),
+                () = tokio::time::sleep_until(silent) => self.start_scheduler_anew().await,
+            }
+        }
+        self.drain().await;
+        serving.cancel();
+    }
+
+    /// Begins to look at the stores, and to serve what there is to see. Both go on until the token is cancelled.
+    fn serve(&mut self) -> CancellationToken {
+        let (board, gallery) = (self.board.clone(), Gallery::default());
+        let serving = CancellationToken::new();
+        tokio::spawn(picture::keep(
+            board.clone(),
+            gallery.clone(),
+            serving.clone(),
+        ));
+        if let Some(bound) = self.bound.take() {
+            tracing::info!(
+                "metrics, health and status are at http://{}",
+                bound.address()
+            );
+            tokio::spawn(bound.serve(board, gallery, serving.clone()));
+        }
+        serving
+    }
+
+    /// A round: what is due begins.
+    fn tick(&mut self) {
+        self.last_tick = Instant::now();
+        self.starts = 0;
+        let now = Timestamp::now();
+        if self.board.right(Trouble::Scheduler) {
+            tracing::info!("the scheduler ticks again");
+        }
+        self.watch_clock(now);
+        let due = self.agenda.due(now);
+        for id in &due.set_back {
+            let (database, task) = (id.database.as_str(), id.task.as_str());
+            tracing::warn!(
+                database,
+                task,
+                "the clock was set back by more than three hours: what is due is counted from now"
+            );
+        }
+        for id in &due.passed_over {
+            let (database, task) = (id.database.as_str(), id.task.as_str());
+            tracing::warn!(
+                database,
+                task,
+                "it is due again while it is still going on: passed over, and so are the next until it ends"
+            );
+        }
+        if !due.begin.is_empty() {
+            // First remembered, then begun: a run that ends the process is known after it.
+            self.remember(now);
+            self.plan(due.begin, now);
+        } else {
+            self.remember(now);
+        }
+        self.begin_waiting();
+        self.show(now);
+        self.systemd.went_round();
+    }
+
+    fn watch_clock(&mut self, now: Timestamp) {
+        if let Some(leap) = self.clock.look(now, clock::up()) {
+            let text = format!(
+                "the clock leapt forward by {} hours: nothing is removed for a day",
+                leap.as_hours()
+            );
+            tracing::warn!("{text}");
+            self.board.trouble(Trouble::Pruning, now, text);
+        } else if !self.clock.holds() {
+            self.board.right(Trouble::Pruning);
+        }
+    }
+
+    /// Makes pieces of work of what is due: backups of one server share a dump.
+    fn plan(&mut self, due: Vec<(JobId, Why)>, now: Timestamp) {
+        let mut backups = Vec::new();
+        for (id, why) in due {
+            work::log_begin(&id, why);
+            match id.task {
+                Task::Backup => backups.push((id, why)),
+                _ => self.queue(vec![id], why, Vec::new(), None, now),
+            }
+        }
+        if backups.is_empty() {
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        let databases: Vec<_> = backups
+            .iter()
+            .filter_map(|(id, _)| config.database(&id.database).ok())
+            .collect();
+        let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
+        let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
+        for outcome in failed {
+            self.settle(work::of_backup(outcome), now);
+        }
+        for group in groups {
+            let ids: Vec<JobId> = group
+                .iter()
+                .map(|job| JobId {
+                    database: job.name.clone(),
+                    task: Task::Backup,
+                })
+                .collect();
+            let why = backups.iter().find(|(id, _)| ids.contains(id));
+            let why = why.map_or(Why::Due, |(_, why)| *why);
+            let server = group.first().map(|job| job.source.endpoint.address.place());
+            self.queue(ids, why, group, server, now);
+        }
+    }
+
+    fn queue(
+        &mut self,
+        ids: Vec<JobId>,
+        why: Why,
+        group: Vec<crate::backup::Job>,
+        server: Option<String>,
+        now: Timestamp,
+    ) {
+        let meter = Meter::default();
+        self.board.change(|seen| {
+            for id in &ids {
+                seen.jobs.entry(id.clone()).or_default().running = Some(Running {
+                    since: now,
+                    waiting: true,
+                    meter: meter.clone(),
+                });
+            }
+        });
+        self.waiting.push_back(Piece {
+            ids,
+            why,
+            group,
+            server,
+            config: Arc::clone(&self.config),
+            meter,
+            teller: self.teller.clone(),
+        });
+    }
+
+    /// Starts what waits and finds a place.
+    fn begin_waiting(&mut self) {
+        let mut left = VecDeque::new();
+        for piece in std::mem::take(&mut self.waiting) {
+            let Some(place) = self.places.take(piece.ids.len(), piece.server.as_deref()) else {
+                left.push_back(piece);
+                continue;
+            };
+            let at_work = AtWork {
+                ids: piece.ids.clone(),
+                place,
+                since: Timestamp::now(),
+                config: Arc::clone(&piece.config),
+            };
+            self.board.change(|seen| {
+                for id in &at_work.ids {
+                    if let Some(running) =
+                        seen.jobs.get_mut(id).and_then(|job| job.running.as_mut())
+                    {
+                        running.since = at_work.since;
+                        running.waiting = false;
+                    }
+                }
+            });
+            let work = work::run(piece, self.cancel.clone(), self.clock.holds());
+            let task = self.tasks.spawn(work);
+            self.at_work.insert(task.id(), at_work);
+        }
+        self.waiting = left;
+    }
+
+    /// A task has ended, with outcomes or in a panic.
+    fn done(&mut self, done: Result<(Id, Vec<Outcome>), JoinError>) {
+        let now = Timestamp::now();
+        let (id, outcomes) = match done {
+            Ok((id, outcomes)) => (id, outcomes),
+            Err(error) => (error.id(), Vec::new()),
+        };
+        let Some(at_work) = self.at_work.remove(&id) else {
+            return;
+        };
+        self.places.give(at_work.place);
+        let told: Vec<JobId> = outcomes.iter().map(|outcome| outcome.id.clone()).collect();
+        let seconds = now.duration_since(at_work.since).as_secs_f64();
+        for outcome in outcomes {
+            self.end(outcome, seconds, now);
+        }
+        for id in at_work.ids.into_iter().filter(|id| !told.contains(id)) {
+            let failure = work::panicked(&id);
+            if let Ok(database) = at_work.config.database(&id.database) {
+                Keeper::new(&at_work.config, self.cancel.clone())
+                    .telling_by(self.teller.clone())
+                    .record_failure(database, id.task, at_work.since, &failure);
+            }
+            let outcome = Outcome {
+                id,
+                result: Err(failure),
+                counts: None,
+            };
+            self.end(outcome, seconds, now);
+        }
+        self.remember(now);
+        self.begin_waiting();
+        self.show(now);
+        self.board.look_again();
+    }
+
+    /// A run that was never begun, because its configuration makes no job.
+    fn settle(&mut self, outcome: Outcome, now: Timestamp) {
+        self.end(outcome, 0.0, now);
+        self.remember(now);
+    }
+
+    fn end(&mut self, outcome: Outcome, seconds: f64, now: Timestamp) {
+        let id = outcome.id.clone();
+        let like_before = match &outcome.result {
+            Ok(_) => {
+                self.told.remove(&id);
+                false
+            }
+            Err(failure) => {
+                let like_before = self
+                    .told
+                    .get(&id)
+                    .is_some_and(|(told, at)| told == failure && at.elapsed() < TOLD_AGAIN);
+                if !like_before {
+                    self.told
+                        .insert(id.clone(), (failure.clone(), Instant::now()));
+                }
+                like_before
+            }
+        };
+        work::log_end(&outcome, seconds, like_before);
+        let ended = outcome.ended();
+        self.agenda.ended(&id, ended, now);
+        let record = self.ledger.read(&id.database, id.task);
+        self.board.change(|seen| {
+            let job = seen.jobs.entry(id).or_default();
+            job.running = None;
+            job.record = record;
+            match ended {
+                Ended::Well => job.counts.succeeded += 1,
+                Ended::Failed(kind) if kind != Kind::Busy => job.counts.failed += 1,
+                Ended::Failed(_) | Ended::Stopped => {}
+            }
+            if let Some(counts) = outcome.counts {
+                job.sweeps.get_or_insert_default().add(counts);
+            }
+        });
+    }
+
+    /// Keeps what was served. When that cannot be done it is told once, and goes on in memory.
+    fn remember(&mut self, now: Timestamp) {
+        match self.state.write(self.agenda.remembered()) {
+            Ok(()) => {
+                if self.board.right(Trouble::State) {
+                    tracing::info!("what was done can be kept in the state folder again");
+                }
+            }
+            Err(error) => {
+                let path = self.state.path().display();
+                let text = format!("what was done cannot be kept in {path}: {error}");
+                if self.board.trouble(Trouble::State, now, text.clone()) {
+                    tracing::warn!("{text}; after a restart a job may run once more");
+                }
+            }
+        }
+    }
+
+    /// Brings board and systemd up to date.
+    fn show(&mut self, now: Timestamp) {
+        let next = self.agenda.next(now);
+        let config = &self.config;
+        let ledger = &self.ledger;
+        self.board.change(|seen| {
+            seen.jobs
+                .retain(|id, job| next.contains_key(id) || job.running.is_some());
+            for (id, (next, again)) in next {
+                let schedule = cron_of(config, &id).map(|cron| cron.as_str().to_owned());
+                let job = seen.jobs.entry(id).or_insert_with_key(|id| JobSeen {
+                    record: ledger.read(&id.database, id.task),
+                    ..JobSeen::default()
+                });
+                (job.schedule, job.next, job.again) = (schedule, next, again);
+            }
+        });
+        if self.agenda.is_empty() {
+            let text = "nothing is scheduled: no database has schedule, verify_schedule or sessions_schedule";
+            if self.board.trouble(Trouble::Idle, now, text.to_owned()) {
+                tracing::warn!("{text}");
+            }
+        } else {
+            self.board.right(Trouble::Idle);
+        }
+        self.systemd
+            .status(systemd::status(&self.board.read(), now));
+    }
+
+    /// Asks the stores of the backups of which they must say what is the newest.
+    fn ask_stores(&self, now: Timestamp) {
+        for database in self.agenda.unknown() {
+            let config = Arc::clone(&self.config);
+            let answers = self.answers.0.clone();
+            tokio::spawn(async move {
+                let newest = stores::newest(config, database.clone(), now).await;
+                let _ = answers.send(Answer { database, newest }).await;
+            });
+        }
+    }
+
+    /// Takes the configuration as it is now. One that is wrong is refused, and the old one goes on.
+    fn reload(&mut self) {
+        self.systemd.reloading();
+        let now = Timestamp::now();
+        match setup::load(self.origin.named.as_deref(), &self.origin.environment) {
+            Ok(config) => self.take(config, now),
+            Err(failure) => {
+                let told = std::iter::once(&failure.message).chain(&failure.causes);
+                let told: Vec<&str> = told.map(String::as_str).collect();
+                tracing::error!(
+                    "the new configuration is refused, the old one goes on: {}",
+                    told.join(": ")
+                );
+                let text = format!("the new configuration is refused: {}", failure.message);
+                self.board.trouble(Trouble::Reload, now, text);
+            }
+        }
+        self.show(now);
+        self.systemd.ready();
+    }
+
+    fn take(&mut self, mut config: Config, now: Timestamp) {
+        let old = &self.config.daemon;
+        let mut fixed = Vec::new();
+        if config.daemon.state_dir != old.state_dir {
+            config.daemon.state_dir.clone_from(&old.state_dir);
+            fixed.push("state_dir");
+        }
+        if config.daemon.listen != old.listen {
+            config.daemon.listen = old.listen;
+            fixed.push("listen");
+        }
+        self.config = Arc::new(config);
+        self.agenda.configure(
+            scheduled(&self.config),
+            self.config.daemon.timezone.clone(),
+            &BTreeMap::new(),
+            now,
+        );
+        self.places.resize(self.config.daemon.concurrency.get());
+        let config = Arc::clone(&self.config);
+        self.board.change(|seen| {
+            seen.config = config;
+            seen.configured_at = now;
+        });
+        self.board.right(Trouble::Reload);
+        if fixed.is_empty() {
+            self.board.right(Trouble::Restart);
+        } else {
+            let text = format!("a new {} is taken at the next restart", fixed.join(" and "));
+            tracing::warn!("{text}");
+            self.board.trouble(Trouble::Restart, now, text);
+        }
+        tracing::info!("the configuration was read anew");
+        self.ask_stores(now);
+        self.remember(now);
+        self.board.look_again();
+    }
+
+    /// The scheduler is silent: the clock was set back, or it died.
+    async fn start_scheduler_anew(&mut self) {
+        self.last_tick = Instant::now();
+        self.starts = self.starts.saturating_add(1);
+        tracing::debug!("the scheduler is silent: it is started anew");
+        let again = self.heartbeat.again().await;
+        if self.starts >= STARTS || again.is_err() {
+            let now = Timestamp::now();
+            let text = "the scheduler does not tick: nothing is begun".to_owned();
+            if self.board.trouble(Trouble::Scheduler, now, text.clone()) {
+                tracing::error!("{text}");
+            }
+            // The watchdog is not fed here: systemd starts the whole process anew.
+            self.systemd
+                .status(systemd::status(&self.board.read(), now));
+        }
+    }
+
+    /// Nothing new begins; what is at work may end by itself for a while, and is stopped then.
+    async fn drain(mut self) {
+        let count = self.at_work.len();
+        let text = match count {
+            0 => "stopping".to_owned(),
+            _ => format!("stopping; {count} still at work"),
+        };
+        tracing::info!("{text}");
+        self.systemd.stopping(&text);
+        self.waiting.clear();
+        let by_itself = Instant::now() + DRAIN;
+        self.finish_until(by_itself).await;
+        if !self.tasks.is_empty() {
+            self.cancel.cancel();
+            self.finish_until(Instant::now() + STOP).await;
+        }
+        for at_work in self.at_work.values() {
+            for id in &at_work.ids {
+                tracing::warn!(
+                    database = id.database.as_str(),
+                    task = id.task.as_str(),
+                    "it does not end, and is left behind"
+                );
+            }
+        }
+        self.tasks.detach_all();
+        self.teller.drain(LAST_NOTICES).await;
+        tracing::info!("stopped");
+    }
+
+    async fn finish_until(&mut self, deadline: Instant) {
+        while !self.tasks.is_empty() {
+            match tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
+                Ok(Some(done)) => self.done(done),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn log_start(&self) {
+        let config = match &self.config.origin {
+            Some(path) => path.display().to_string(),
+            None => "none: the defaults".to_owned(),
+        };
+        let now = Timestamp::now();
+        let zone = &self.config.daemon.timezone;
+        let next = self.agenda.next(now);
+        let jobs: Vec<String> = next
+            .iter()
+            .map(|(id, (next, _))| match next {
+                Some(next) => format!("{id} at {}", systemd::moment(*next, now, zone)),
+                None => format!("{id} when the stores have answered"),
+            })
+            .collect();
+        let jobs = jobs.join(", ");
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, config, jobs, "rdbkeeper runs");
+    }
+}
+
+/// The schedules of a configuration.
+fn scheduled(config: &Config) -> Vec<Scheduled> {
+    let mut all = Vec::new();
+    for database in &config.databases {
+        for task in Task::ALL {
+            let id = JobId {
+                database: database.name.to_string(),
+                task,
+            };
+            if let Some(cron) = cron_of(config, &id) {
+                all.push(Scheduled {
+                    cron: cron.clone(),
+                    jitter: database.jitter,
+                    catch_up: database.catch_up,
+                    id,
+                });
+            }
+        }
+    }
+    all
+}
+
+fn cron_of<'a>(config: &'a Config, id: &JobId) -> Option<&'a crate::cron::Cron> {
+    let database = config.database(&id.database).ok()?;
+    match id.task {
+        Task::Backup => database.schedule.as_ref(),
+        Task::Verify => database.verify_schedule.as_ref(),
+        Task::Sessions => database.sessions_schedule.as_ref(),
+    }
+}

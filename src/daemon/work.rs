@@ -1,0 +1,260 @@
+//! One piece of work, from its place to its outcome. It runs as a task of its own: a panic in it ends that task.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::agenda::{Ended, JobId, Why};
+use super::places::Place;
+use crate::backup::{self, Job};
+use crate::config::Config;
+use crate::failure::{Failure, Kind};
+use crate::meter::Meter;
+use crate::runs::teller::Teller;
+use crate::runs::{Keeper, Task};
+use crate::sessions::tally::RuleCounts;
+use crate::stage;
+use crate::units::HumanDuration;
+
+/// What is to be done, for one database or for several that share a dump.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// The jobs that it is; at least one, all of one task.
+    pub(super) ids: Vec<JobId>,
+    /// Why it is done.
+    pub(super) why: Why,
+    /// The jobs of a dump; none for the other tasks.
+    pub(super) group: Vec<Job>,
+    /// The server that is dumped.
+    pub(super) server: Option<String>,
+    /// As it was configured when it was due.
+    pub(super) config: Arc<Config>,
+    /// How far it is.
+    pub(super) meter: Meter,
+    /// Who tells of it.
+    pub(super) teller: Teller,
+}
+
+/// A piece that is being done.
+#[derive(Debug)]
+pub(super) struct AtWork {
+    /// The jobs that it is.
+    pub(super) ids: Vec<JobId>,
+    /// To be given back.
+    pub(super) place: Place,
+    /// Since when.
+    pub(super) since: Timestamp,
+    /// As it was configured.
+    pub(super) config: Arc<Config>,
+}
+
+/// How a run for one job ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Which.
+    pub(super) id: JobId,
+    /// What came of it.
+    pub(super) result: Result<Facts, Failure>,
+    /// What a sweep over sessions counted, also when it failed on the way.
+    pub(super) counts: Option<Vec<RuleCounts>>,
+}
+
+/// What is logged of a run that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Facts {
+    /// A backup was made.
+    BackedUp {
+        id: String,
+        keys: u64,
+        bytes: u64,
+        storages: Vec<String>,
+        shrunk: bool,
+        warnings: Vec<String>,
+    },
+    /// Backups were read back whole.
+    Verified { ids: Vec<String>, keys: u64 },
+    /// Sessions were expired.
+    Swept { scanned: u64, done: u64 },
+}
+
+impl Outcome {
+    /// What it means for the agenda.
+    pub(super) fn ended(&self) -> Ended {
+        match &self.result {
+            Ok(_) => Ended::Well,
+            Err(failure) => match failure.kind {
+                Kind::Interrupted | Kind::Terminated => Ended::Stopped,
+                kind => Ended::Failed(kind),
+            },
+        }
+    }
+}
+
+/// Does it. `hold_prune`: nothing is removed after a backup.
+pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: bool) -> Vec<Outcome> {
+    stage::reached("daemon-run");
+    let config = piece.config;
+    let mut keeper = Keeper::new(&config, cancel.clone())
+        .with_meter(piece.meter)
+        .telling_by(piece.teller);
+    keeper.hold_prune = hold_prune;
+    let mut outcomes = Vec::new();
+    if !piece.group.is_empty() {
+        for outcome in keeper.back_up_group(piece.group).await {
+            outcomes.push(of_backup(outcome));
+        }
+        return outcomes;
+    }
+    let started_at = Timestamp::now();
+    for id in piece.ids {
+        let Ok(database) = config.database(&id.database) else {
+            continue;
+        };
+        outcomes.push(match id.task {
+            // Those whose configuration makes no job have been told when they were planned.
+            Task::Backup => continue,
+            Task::Verify => {
+                let verified =
+                    tokio::time::timeout(database.timeout, keeper.verify(database)).await;
+                let result = match verified {
+                    Ok(verified) => verified.map(|verified| Facts::Verified {
+                        keys: verified.iter().map(|verified| verified.rdb.keys).sum(),
+                        ids: verified.into_iter().filter_map(|v| v.id).collect(),
+                    }),
+                    Err(_) => {
+                        let took = HumanDuration(database.timeout);
+                        let failure = Failure::new(
+                            Kind::Timeout,
+                            format!("cannot verify {}: it took longer than {took}", id.database),
+                        )
+                        .hint("raise the database's `timeout`");
+                        keeper.record_failure(database, id.task, started_at, &failure);
+                        Err(failure)
+                    }
+                };
+                Outcome {
+                    id,
+                    result,
+                    counts: None,
+                }
+            }
+            Task::Sessions => {
+                let (tally, swept) = keeper.expire(database).await;
+                let facts = Facts::Swept {
+                    scanned: tally.scanned(),
+                    done: tally.done(),
+                };
+                Outcome {
+                    result: swept.map(|_| facts),
+                    counts: Some(tally.counts()),
+                    id,
+                }
+            }
+        });
+    }
+    outcomes
+}
+
+/// The outcome of a backup.
+pub(super) fn of_backup(outcome: backup::Outcome) -> Outcome {
+    Outcome {
+        id: JobId {
+            database: outcome.name,
+            task: Task::Backup,
+        },
+        result: outcome.result.map(|made| Facts::BackedUp {
+            id: made.manifest.id.to_string(),
+            keys: made.manifest.rdb.keys,
+            bytes: made.manifest.data.bytes,
+            storages: made.storages,
+            shrunk: made.shrunk,
+            warnings: made.warnings,
+        }),
+        counts: None,
+    }
+}
+
+/// The failure of a job that panicked.
+pub(super) fn panicked(id: &JobId) -> Failure {
+    Failure::new(Kind::Failed, format!("the {id} panicked"))
+        .cause("this is a mistake in rdbkeeper")
+        .hint("the log has the place; please report it")
+}
+
+/// Logs that a run begins.
+pub(super) fn log_begin(id: &JobId, why: Why) {
+    let (database, task) = (id.database.as_str(), id.task.as_str());
+    let why = why.as_str();
+    tracing::info!(database, task, why, "the {task} begins");
+}
+
+/// Logs how a run ended. A failure like the one before is told in a word.
+pub(super) fn log_end(outcome: &Outcome, seconds: f64, like_before: bool) {
+    let (database, task) = (outcome.id.database.as_str(), outcome.id.task.as_str());
+    match &outcome.result {
+        Ok(Facts::BackedUp {
+            id,
+            keys,
+            bytes,
+            storages,
+            shrunk,
+            warnings,
+        }) => {
+            let storages = storages.join(", ");
+            tracing::info!(
+                database,
+                task,
+                id,
+                keys,
+                bytes,
+                seconds,
+                storages,
+                "backed up"
+            );
+            for warning in warnings {
+                tracing::warn!(database, task, id, "{warning}");
+            }
+            if *shrunk {
+                tracing::warn!(
+                    database,
+                    task,
+                    id,
+                    keys,
+                    "the backup has far fewer keys than the one before: nothing is removed until one has not, or `rdbkeeper backup accept` says that it is right"
+                );
+            }
+        }
+        Ok(Facts::Verified { ids, keys }) => {
+            let id = ids.join(", ");
+            tracing::info!(database, task, id, keys, seconds, "verified: it is whole");
+        }
+        Ok(Facts::Swept { scanned, done }) => {
+            tracing::info!(database, task, scanned, done, seconds, "sessions expired");
+        }
+        Err(failure) => log_failure(&outcome.id, failure, seconds, like_before),
+    }
+}
+
+fn log_failure(id: &JobId, failure: &Failure, seconds: f64, like_before: bool) {
+    let (database, task) = (id.database.as_str(), id.task.as_str());
+    let kind = failure.kind.as_str();
+    let text = std::iter::once(&failure.message)
+        .chain(&failure.causes)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(": ");
+    match failure.kind {
+        Kind::Interrupted | Kind::Terminated => {
+            tracing::info!(database, task, seconds, "{text}");
+        }
+        Kind::Busy => tracing::warn!(database, task, kind, "{text}"),
+        _ if like_before => {
+            tracing::info!(database, task, kind, seconds, "it fails as before");
+        }
+        _ => {
+            let hint = failure.hint.as_deref().unwrap_or_default();
+            tracing::error!(database, task, kind, seconds, hint, "{text}");
+        }
+    }
+}
