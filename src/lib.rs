@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: commands, arguments, rendering.
 //! - [`daemon`]: the schedule kept: what is due, the work loop, systemd, what is going on.
+//! - [`health`]: whether every database is backed up as it should be: the picture, and its judge.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
 //! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
@@ -30,6 +31,7 @@ pub mod config;
 pub mod cron;
 pub mod daemon;
 pub mod failure;
+pub mod health;
 pub mod meter;
 pub mod pipeline;
 pub mod rdb;

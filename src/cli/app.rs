@@ -16,7 +16,7 @@ use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
-use super::{backup, check, man, restore, run as daemon, sessions, show};
+use super::{backup, check, man, restore, run as daemon, sessions, show, status};
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;
@@ -128,6 +128,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Sessions(SessionsCommand::Report(args)) => sessions::report(app, args).await,
         Command::Sessions(SessionsCommand::Expire(args)) => sessions::expire(app, args).await,
         Command::Check(args) => app.stoppable(check::check(app, args)).await,
+        Command::Status(args) => app.stoppable(status::status(app, args)).await,
         // These were answered before.
         Command::Run | Command::Completions { .. } | Command::Man => Ok(0),
     }

@@ -106,6 +106,11 @@ pub enum Command {
     ///
     /// Prints the smallest ACL that each method needs, as a line for redis-cli.
     Check(CheckArgs),
+    /// Is every database backed up as it should be?
+    ///
+    /// Looks at the storages and at how the last runs on this host ended; no daemon is asked. Exits 0 when every
+    /// scheduled backup is there, fresh and good, else 1, with the reasons.
+    Status(StatusArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  rdbkeeper completions bash > /etc/bash_completion.d/rdbkeeper"
@@ -238,6 +243,17 @@ pub struct CheckArgs {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rdbkeeper status\n  rdbkeeper status sessions --json\n  rdbkeeper --quiet status || mail -s 'backups' root"
+)]
+pub struct StatusArgs {
+    /// The databases; every configured one when none is given
+    #[arg(value_name = "NAME")]
+    pub names: Vec<Name>,
 }
 
 fn selector_short() -> &'static str {

@@ -42,7 +42,9 @@ pub(super) async fn now(app: &App, args: NowArgs) -> Result<u8, Failure> {
             .position(|database| database.name.as_str() == name)
     };
     outcomes.sort_by_key(|outcome| place(&outcome.name));
-    told(app, asked, outcomes)
+    let told = told(app, asked, outcomes);
+    keeper.farewell().await;
+    told
 }
 
 /// Tells what became of each database. One alone fails as itself, several as a failure of the run.

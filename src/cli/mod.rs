@@ -16,4 +16,5 @@ mod restore;
 mod run;
 pub mod sessions;
 mod show;
+mod status;
 pub mod table;

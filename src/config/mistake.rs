@@ -192,7 +192,8 @@ fn blank(line: &str, unknown: Option<usize>) -> String {
             .rfind(['{', ',', '='])
             .map_or(0, |before| before + 1);
         let hidden = unknown.is_some_and(|start| start < equals);
-        if hidden || looks_secret(line[key_start..equals].trim()) {
+        let key = line[key_start..equals].trim();
+        if hidden || looks_secret(key) || is_odd_url(key, &line[equals + 1..]) {
             return format!("{}= …", blank_urls(&line[..equals]));
         }
         from = equals + 1;
@@ -200,10 +201,55 @@ fn blank(line: &str, unknown: Option<usize>) -> String {
     blank_urls(line)
 }
 
+/// Whether the value of a key for URLs has no scheme of ours: nobody can tell where its secret begins.
+fn is_odd_url(key: &str, value: &str) -> bool {
+    let key = key.trim_matches(|c: char| !c.is_alphanumeric());
+    let value = value.trim_start().trim_start_matches(['"', '\'']);
+    key.to_ascii_lowercase().ends_with("url")
+        && !["redis", "unix:", "http://", "https://"]
+            .iter()
+            .any(|scheme| value.starts_with(scheme))
+}
+
+/// Blanks what follows the host of http(s) URLs: the path of a webhook is its token.
+fn blank_paths(line: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = line;
+    loop {
+        let found = ["http://", "https://"]
+            .iter()
+            .filter_map(|scheme| Some((rest.find(scheme)?, scheme.len())))
+            .min();
+        let Some((at, scheme)) = found else {
+            shown.push_str(rest);
+            return shown;
+        };
+        let host = at + scheme;
+        let end = |c: char| matches!(c, '/' | '?' | '#' | '"' | '\'' | '\\') || c.is_whitespace();
+        let Some(path) = rest[host..].find(end).map(|end| host + end) else {
+            shown.push_str(rest);
+            return shown;
+        };
+        shown.push_str(&rest[..path]);
+        let quote = rest[..at].chars().rev().find(|c| matches!(c, '"' | '\''));
+        let closing = quote.and_then(|quote| {
+            let after = &rest[path..];
+            // With a quotation mark too many nobody can tell where it ends.
+            let even = after.matches(quote).count() % 2 == 1;
+            Some(path + after.find(quote).filter(|_| even)?)
+        });
+        let closing = closing.unwrap_or(rest.len());
+        if closing > path {
+            shown.push('…');
+        }
+        rest = &rest[closing..];
+    }
+}
+
 /// Blanks the passwords of URLs, and what comes of a URL that is not closed: it may be a password that is
 /// cut before its `@`.
 fn blank_urls(line: &str) -> String {
-    let shown = without_passwords(line);
+    let shown = blank_paths(&without_passwords(line));
     let Some(at) = shown.find("://") else {
         return shown;
     };
@@ -275,6 +321,18 @@ mod tests {
             "url = \"redis://:'hunter2",
             "url = \"redis://:x'hunter2@localhost\"",
             "auth = { secret = \"hunter2\" }",
+            "notify = { url = \"https://hooks.example.com/hunter2\" }",
+            "notify = { url = \"http://h/a?b=hunter2\", style = \"x\" }",
+            "notify.url = 'https://h?hunter2'",
+            "url = \"https://h/a\"hunter2\"",
+            "url = \"https://h/hunter2",
+            "url = https://h/hunter2",
+            "url = \"https://u@h/hunter2\"",
+            "url = \"hooks.example.com/hunter2\"",
+            "url = \"htps://hooks.example.com/hunter2\"",
+            "notify = { style = 1, url = \"hooks.example.com/hunter2\" }",
+            "webhook = \"https://h/hunter2\"",
+            "notify = { url = \"\"\"https://h/hunter2\"\"\" }",
             "password = \"\"\"\nhunter2\n\"\"\"",
         ] {
             let text = shown(source, "hunter2", About::Place);
@@ -286,6 +344,10 @@ mod tests {
         // What is no secret is shown.
         let text = shown("password_file = \"x\" y", "x", About::Place);
         assert!(text.contains("password_file = \"x\" y"), "{text}");
+        let line = "notify = { url = \"https://h.example:8/x?y#z\", style = \"jsn\" }";
+        let text = shown(line, "\"jsn\"", About::Place);
+        let kept = "notify = { url = \"https://h.example:8…\", style = \"jsn\" }";
+        assert!(text.contains(kept), "{text}");
         let text = shown("url = \"redis://localhost:6379/x\"", "redis", About::Place);
         assert!(text.contains("redis://localhost:6379/x"), "{text}");
     }

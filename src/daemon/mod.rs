@@ -10,6 +10,8 @@
 pub mod agenda;
 pub mod board;
 mod clock;
+pub mod http;
+pub mod picture;
 mod places;
 mod run;
 mod schedule;

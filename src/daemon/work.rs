@@ -12,6 +12,7 @@ use crate::backup::{self, Job};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::runs::teller::Teller;
 use crate::runs::{Keeper, Task};
 use crate::sessions::tally::RuleCounts;
 use crate::stage;
@@ -33,6 +34,8 @@ pub(super) struct Piece {
     pub(super) config: Arc<Config>,
     /// How far it is.
     pub(super) meter: Meter,
+    /// Who tells of it.
+    pub(super) teller: Teller,
 }
 
 /// A piece that is being done.
@@ -96,7 +99,9 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
     let config = piece.config;
     // Whatever happens to this piece, the others go on.
     let stop = cancel.child_token();
-    let mut keeper = Keeper::new(&config, stop.clone()).with_meter(piece.meter);
+    let mut keeper = Keeper::new(&config, stop.clone())
+        .with_meter(piece.meter)
+        .telling_by(piece.teller);
     keeper.hold_prune = hold_prune;
     let mut outcomes = Vec::new();
     let started_at = Timestamp::now();

@@ -1,10 +1,15 @@
 //! Backing up as it is configured.
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use super::{Keeper, Task};
-use crate::backup::{self, Context, Job, Locked, Outcome, back_up_group, cannot, group};
+use super::hooks::{self, Facts, Hook, Moment};
+use super::notices::{beginning, took};
+use super::{Keeper, Task, says_nothing};
+use crate::backup::{self, Context, Job, Locked, Made, Outcome, back_up_group, cannot, group};
 use crate::config::DatabaseConfig;
+use crate::failure::Failure;
 use crate::setup::{self, Overrides};
 
 impl Keeper<'_> {
@@ -34,7 +39,7 @@ impl Keeper<'_> {
                 Ok(job) => jobs.push(job),
                 Err(failure) => {
                     let failure = cannot(database.name.as_str(), failure);
-                    self.record(database, Task::Backup, Timestamp::now(), Some(&failure));
+                    self.record(database, Task::Backup, Timestamp::now(), Err(&failure));
                     outcomes.push(Outcome {
                         name: database.name.to_string(),
                         result: Err(failure),
@@ -60,6 +65,16 @@ impl Keeper<'_> {
                 }),
             }
         }
+        let (locked, stopped) = self.before(locked).await;
+        let mut begun: Vec<&str> = locked.iter().map(|job| job.job().name.as_str()).collect();
+        for (job, failure) in &stopped {
+            let name = job.job().name.clone();
+            begun.push(&job.job().name);
+            outcomes.push(Outcome {
+                result: Err(cannot(&name, failure.clone())),
+                name,
+            });
+        }
         let context = Context {
             host: self.host.clone(),
             threads: self.config.daemon.compression_threads(),
@@ -70,14 +85,144 @@ impl Keeper<'_> {
         for outcome in &outcomes {
             self.settle(outcome, started_at);
         }
+        let hooks = outcomes
+            .iter()
+            .filter(|outcome| begun.contains(&outcome.name.as_str()))
+            .map(|outcome| self.hooks_after(outcome, started_at));
+        join_all(hooks).await;
         outcomes
+    }
+
+    /// Says that backups begin, and runs the hooks before them. Gives the jobs that may go on, and those that may not.
+    async fn before(&self, jobs: Vec<Locked>) -> (Vec<Locked>, Vec<(Locked, Failure)>) {
+        let hooks = jobs.iter().map(|job| self.hooks_before(&job.job().name));
+        let results = join_all(hooks).await;
+        let mut ready = Vec::with_capacity(jobs.len());
+        let mut stopped = Vec::new();
+        for (job, result) in jobs.into_iter().zip(results) {
+            match result {
+                Ok(()) => ready.push(job),
+                Err(failure) => stopped.push((job, failure)),
+            }
+        }
+        (ready, stopped)
+    }
+
+    async fn hooks_before(&self, name: &str) -> Result<(), Failure> {
+        let Ok(database) = self.config.database(name) else {
+            return Ok(());
+        };
+        if let Some(notify) = &database.notify
+            && let Some(notice) = beginning(notify)
+        {
+            self.teller.tell(name, &notify.url, notice);
+        }
+        let facts = self.facts(name, Moment::Before);
+        for command in &database.hooks.before {
+            let hook = self.hook(database, command, Moment::Before, &facts);
+            hooks::run(&hook, &self.cancel).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the hooks after a backup. They do not change its result.
+    async fn hooks_after(&self, outcome: &Outcome, started_at: Timestamp) {
+        let Ok(database) = self.config.database(&outcome.name) else {
+            return;
+        };
+        let moment = match outcome.result {
+            Ok(_) => Moment::After,
+            Err(_) => Moment::Failure,
+        };
+        let mut facts = self.facts(&outcome.name, moment);
+        facts.insert("STARTED_AT", started_at.to_string());
+        let mut cancel = self.cancel.clone();
+        let mut limit = self.hook_limit;
+        match &outcome.result {
+            Ok(made) => facts.extend(facts_of_backup(made)),
+            Err(failure) => {
+                // Whoever paused something before a backup that was then stopped has to resume it.
+                if says_nothing(failure.kind) {
+                    if database.hooks.before.is_empty() {
+                        return;
+                    }
+                    cancel = CancellationToken::new();
+                    limit = limit.min(hooks::LIMIT_STOPPED);
+                }
+                facts.extend([
+                    ("ERROR", failure.message.clone()),
+                    ("ERROR_KIND", failure.kind.as_str().to_owned()),
+                    ("CAUSES", failure.causes.join("\n")),
+                ]);
+            }
+        }
+        let commands = match moment {
+            Moment::After => &database.hooks.after,
+            _ => &database.hooks.failure,
+        };
+        for command in commands {
+            let mut hook = self.hook(database, command, moment, &facts);
+            hook.limit = hook.limit.min(limit);
+            if let Err(error) = hooks::run(&hook, &cancel).await {
+                let failure = Failure::from(error);
+                tracing::warn!(
+                    database = outcome.name,
+                    "{}: {}; the backup's own result stands",
+                    failure.message,
+                    failure.causes.join(": ")
+                );
+            }
+        }
+    }
+
+    fn hook<'h>(
+        &self,
+        database: &'h DatabaseConfig,
+        command: &'h [String],
+        moment: Moment,
+        facts: &'h Facts,
+    ) -> Hook<'h> {
+        Hook {
+            command,
+            database: database.name.as_str(),
+            moment,
+            facts,
+            limit: self.hook_limit.min(database.timeout),
+        }
+    }
+
+    /// What every hook is told.
+    fn facts(&self, database: &str, moment: Moment) -> Facts {
+        Facts::from([
+            ("EVENT", moment.as_str().to_owned()),
+            ("DATABASE", database.to_owned()),
+            ("HOST", self.host.clone()),
+            ("TASK", Task::Backup.to_string()),
+        ])
     }
 
     /// What follows a backup, while its lock is held.
     fn settle(&self, outcome: &backup::Outcome, started_at: Timestamp) {
         if let Ok(database) = self.config.database(&outcome.name) {
-            let failure = outcome.result.as_ref().err();
-            self.record(database, Task::Backup, started_at, failure);
+            let result = outcome.result.as_ref().map(Some);
+            self.record(database, Task::Backup, started_at, result);
         }
     }
+}
+
+fn facts_of_backup(made: &Made) -> Facts {
+    let manifest = &made.manifest;
+    Facts::from([
+        ("BACKUP_ID", manifest.id.to_string()),
+        ("KEYS", manifest.rdb.keys.to_string()),
+        ("BYTES", manifest.data.bytes.to_string()),
+        ("PLAIN_BYTES", manifest.data.plain_bytes.to_string()),
+        ("METHOD", manifest.method.clone()),
+        ("STORAGES", made.storages.join(",")),
+        ("SHRUNK", made.shrunk.to_string()),
+        (
+            "DURATION_SECONDS",
+            format!("{:.3}", took(made).as_secs_f64()),
+        ),
+    ])
 }

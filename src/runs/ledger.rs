@@ -3,8 +3,10 @@
 //! Losing it loses nothing but what was told and when: which backups there are is known from the stores.
 //! A record that cannot be read counts as absent.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::Task;
 use crate::failure::Failure;
 use crate::storage::private;
+
+/// Records that could not be written, by their files: a state folder that cannot be written to must not make every run
+/// look like the first, and its failure be told each time.
+static UNWRITTEN: Mutex<BTreeMap<PathBuf, Record>> = Mutex::new(BTreeMap::new());
+
+fn unwritten() -> MutexGuard<'static, BTreeMap<PathBuf, Record>> {
+    UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The records of all databases of this host.
 #[derive(Clone, Debug)]
@@ -28,6 +38,13 @@ pub struct Record {
     pub succeeded_at: Option<Timestamp>,
     /// When the first run ended of those that have failed since. `None`: the last one succeeded.
     pub failing_since: Option<Timestamp>,
+    /// What was told of the runs that have failed since: the kind of failure, and when the run was begun that it was
+    /// last told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, Timestamp>,
+    /// Whether the last backup that was made is shrunk: its episode was told.
+    #[serde(default)]
+    pub shrunk: bool,
 }
 
 /// How a run went.
@@ -94,6 +111,11 @@ impl Record {
                 true => self.failing_since.or(Some(attempt.finished_at)),
                 false => None,
             },
+            told: match failed {
+                true => self.told,
+                false => BTreeMap::new(),
+            },
+            shrunk: self.shrunk,
             attempt: Some(attempt),
         }
     }
@@ -119,6 +141,9 @@ impl Ledger {
     /// What is recorded; nothing where there is no record, or none that can be read.
     pub fn read(&self, database: &str, task: Task) -> Record {
         let path = self.path(database, task);
+        if let Some(record) = unwritten().get(&path) {
+            return record.clone();
+        }
         let read = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
@@ -133,13 +158,23 @@ impl Ledger {
         })
     }
 
-    /// Records, in the place of what was there.
+    /// Records, in the place of what was there. What cannot be written is remembered as long as the process lives.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, database: &str, task: Task, record: &Record) -> io::Result<()> {
+        let path = self.path(database, task);
+        let written = self.replace(&path, record);
+        match &written {
+            Ok(()) => unwritten().remove(&path),
+            Err(_) => unwritten().insert(path, record.clone()),
+        };
+        written
+    }
+
+    fn replace(&self, path: &Path, record: &Record) -> io::Result<()> {
         private::make_folders(&self.folder)?;
-        let mut file = private::TemporaryFile::create(&self.path(database, task))?;
+        let mut file = private::TemporaryFile::create(path)?;
         let mut bytes = serde_json::to_vec_pretty(record)?;
         bytes.push(b'\n');
         file.file().write_all(&bytes)?;
@@ -173,6 +208,20 @@ mod tests {
             (record.succeeded_at, record.failing_since),
             (Some(at(41)), None)
         );
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_remembered_until_it_can() {
+        let state = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(&state.path().join("state"));
+        std::fs::write(state.path().join("state"), b"in the way").unwrap();
+        let record = Record::default().after(Attempt::new(at(1), at(2), None));
+        assert!(ledger.write("web", Task::Backup, &record).is_err());
+        assert_eq!(ledger.read("web", Task::Backup), record);
+        std::fs::remove_file(state.path().join("state")).unwrap();
+        let record = record.after(Attempt::new(at(3), at(4), None));
+        ledger.write("web", Task::Backup, &record).unwrap();
+        assert_eq!(ledger.read("web", Task::Backup), record);
     }
 
     #[test]

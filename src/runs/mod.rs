@@ -5,21 +5,29 @@
 //! beside the result.
 
 mod backup;
+pub mod hooks;
 pub mod ledger;
+pub mod notices;
 mod sessions;
+pub mod settle;
+pub mod teller;
 mod verify;
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::Made;
 use crate::config::{Config, DatabaseConfig};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::setup;
 
 use self::ledger::{Attempt, Ledger};
+use self::notices::{Ended, ending};
+use self::teller::{Patience, Teller};
 
 /// A kind of work for a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,12 +68,18 @@ pub struct Keeper<'a> {
     ledger: Ledger,
     cancel: CancellationToken,
     meter: Meter,
+    teller: Teller,
+    hook_limit: Duration,
     /// Nothing is removed after a backup: the clock is in doubt.
     pub hold_prune: bool,
 }
 
+/// How long a command waits at its end for notices that are not delivered yet; less when it was stopped.
+const FAREWELL: Duration = Duration::from_secs(15);
+const FAREWELL_STOPPED: Duration = Duration::from_secs(2);
+
 impl<'a> Keeper<'a> {
-    /// One that stops when `cancel` is.
+    /// One that stops when `cancel` is, and tells as a command does: see [`Keeper::farewell`].
     pub fn new(config: &'a Config, cancel: CancellationToken) -> Keeper<'a> {
         Keeper {
             config,
@@ -73,8 +87,33 @@ impl<'a> Keeper<'a> {
             ledger: Ledger::new(&config.daemon.state_dir),
             cancel,
             meter: Meter::default(),
+            teller: Teller::new(Patience::COMMAND),
+            hook_limit: hooks::LIMIT,
             hold_prune: false,
         }
+    }
+
+    /// Tells by this teller, which whoever made it drains.
+    #[must_use]
+    pub fn telling_by(mut self, teller: Teller) -> Keeper<'a> {
+        self.teller = teller;
+        self
+    }
+
+    /// Gives hooks another time limit than [`hooks::LIMIT`].
+    #[must_use]
+    pub fn with_hook_limit(mut self, limit: Duration) -> Keeper<'a> {
+        self.hook_limit = limit;
+        self
+    }
+
+    /// Waits, for some seconds, until all notices are delivered or given up.
+    pub async fn farewell(&self) {
+        let longest = match self.cancel.is_cancelled() {
+            true => FAREWELL_STOPPED,
+            false => FAREWELL,
+        };
+        self.teller.drain(longest).await;
     }
 
     /// Moves this meter from now on.
@@ -92,7 +131,7 @@ impl<'a> Keeper<'a> {
         started_at: Timestamp,
         failure: &Failure,
     ) {
-        self.record(database, task, started_at, Some(failure));
+        self.record(database, task, started_at, Err(failure));
     }
 
     /// The records of this host.
@@ -105,25 +144,24 @@ impl<'a> Keeper<'a> {
         &self.meter
     }
 
-    /// Records how a run ended. That another process was at it, or that we were stopped, says nothing about the work.
+    /// Records how a run ended, and tells whoever asked for it. That another process was at it, or that we were
+    /// stopped, says nothing about the work.
     fn record(
         &self,
         database: &DatabaseConfig,
         task: Task,
         started_at: Timestamp,
-        failure: Option<&Failure>,
+        result: Result<Option<&Made>, &Failure>,
     ) {
         let name = database.name.as_str();
-        if failure.is_some_and(|failure| {
-            matches!(
-                failure.kind,
-                Kind::Busy | Kind::Interrupted | Kind::Terminated
-            )
-        }) {
+        if result.is_err_and(|failure| says_nothing(failure.kind)) {
             return;
         }
-        let attempt = Attempt::new(started_at, Timestamp::now(), failure);
-        let record = self.ledger.read(name, task).after(attempt);
+        let attempt = Attempt::new(started_at, Timestamp::now(), result.err());
+        let made = result.ok().flatten();
+        let shrunk = made.map(|made| made.shrunk);
+        let old = self.ledger.read(name, task);
+        let (record, news) = settle::settle(old, attempt.clone(), shrunk);
         if let Err(error) = self.ledger.write(name, task, &record) {
             tracing::warn!(
                 database = name,
@@ -131,5 +169,22 @@ impl<'a> Keeper<'a> {
                 self.ledger.folder().display()
             );
         }
+        if let Some(notify) = &database.notify {
+            let ended = Ended {
+                database: name,
+                host: &self.host,
+                task,
+                attempt: &attempt,
+                made,
+            };
+            for notice in ending(notify, &ended, &news) {
+                self.teller.tell(name, &notify.url, notice);
+            }
+        }
     }
+}
+
+/// Whether a failure of this kind is none of the work: another process was at it, or it was stopped.
+fn says_nothing(kind: Kind) -> bool {
+    matches!(kind, Kind::Busy | Kind::Interrupted | Kind::Terminated)
 }

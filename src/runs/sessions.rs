@@ -19,7 +19,13 @@ impl Keeper<'_> {
         let started_at = Timestamp::now();
         let mut tally = Tally::new(&database.sessions);
         let swept = self.sweep(database, &mut tally).await;
-        self.record(database, Task::Sessions, started_at, swept.as_ref().err());
+        // Where it is told nothing else says whose sessions these are.
+        let told = swept.as_ref().err().map(|failure| {
+            let failure = failure.clone();
+            failure.context(format!("cannot expire sessions of {}", database.name))
+        });
+        let result = told.as_ref().map_or(Ok(None), Err);
+        self.record(database, Task::Sessions, started_at, result);
         (tally, swept)
     }
 

@@ -20,7 +20,8 @@ impl Keeper<'_> {
     pub async fn verify(&self, database: &DatabaseConfig) -> Result<Vec<Verified>, Failure> {
         let started_at = Timestamp::now();
         let verified = self.verify_newest(database).await;
-        self.record(database, Task::Verify, started_at, verified.as_ref().err());
+        let result = verified.as_ref().map(|_| None);
+        self.record(database, Task::Verify, started_at, result);
         verified
     }
 
@@ -50,8 +51,12 @@ impl Keeper<'_> {
                         .as_ref()
                         .is_none_or(|worst| worst.kind != Kind::Damaged) =>
                 {
+                    let how = match failure.kind {
+                        Kind::Damaged => "is damaged",
+                        _ => "cannot be verified",
+                    };
                     worst = Some(failure.context(format!(
-                        "the newest backup of {name} in storage {} is not proven",
+                        "the newest backup of {name} in storage {} {how}",
                         storage.name
                     )));
                 }

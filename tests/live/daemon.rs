@@ -261,7 +261,7 @@ fn systemd_is_told_and_a_wrong_configuration_is_refused() {
     daemon.hears("STATUS=the new configuration is refused");
     let log = daemon.log();
     assert!(
-        log.contains("schedul") && log.contains("other"),
+        log.contains("unknown key `schedul`") && log.contains("has no `url`"),
         "all mistakes: {log}"
     );
 

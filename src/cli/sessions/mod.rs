@@ -74,10 +74,22 @@ pub(super) async fn expire(app: &App, args: ExpireArgs) -> Result<u8, Failure> {
             return Err(without_rules("no database has rules for sessions"));
         }
     }
+    let keeper = Keeper::new(&app.config, app.cancel.clone());
+    let done = expire_all(app, &keeper, databases, args.dry_run).await;
+    keeper.farewell().await;
+    done
+}
+
+async fn expire_all(
+    app: &App,
+    keeper: &Keeper<'_>,
+    databases: Vec<&DatabaseConfig>,
+    dry_run: bool,
+) -> Result<u8, Failure> {
     let mut run = Run::new(app, databases.len());
     for database in databases {
         let name = database.name.as_str();
-        let told = expire_one(app, database, args.dry_run).await;
+        let told = expire_one(app, keeper, database, dry_run).await;
         run.add(
             name,
             told.map_err(|(failure, done)| {
@@ -92,11 +104,15 @@ pub(super) async fn expire(app: &App, args: ExpireArgs) -> Result<u8, Failure> {
     run.end()
 }
 
-async fn expire_one(app: &App, database: &DatabaseConfig, dry_run: bool) -> Result<Told, Failed> {
+async fn expire_one(
+    app: &App,
+    keeper: &Keeper<'_>,
+    database: &DatabaseConfig,
+    dry_run: bool,
+) -> Result<Told, Failed> {
     if database.sessions.is_empty() {
         return Err((without_rules("it has no rules for sessions"), None));
     }
-    let keeper = Keeper::new(&app.config, app.cancel.clone());
     let work = async {
         match dry_run {
             true => look(app, database, keeper.meter()).await,
