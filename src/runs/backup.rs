@@ -38,6 +38,7 @@ impl Keeper<'_> {
                     outcomes.push(Outcome {
                         name: database.name.to_string(),
                         result: Err(failure),
+                        kept_in: Vec::new(),
                     });
                 }
             }
@@ -57,6 +58,7 @@ impl Keeper<'_> {
                 Err(failure) => outcomes.push(Outcome {
                     name,
                     result: Err(failure),
+                    kept_in: Vec::new(),
                 }),
             }
         }
@@ -67,8 +69,9 @@ impl Keeper<'_> {
             meter: self.meter.clone(),
         };
         outcomes.extend(back_up_group(&locked, &context).await);
-        for outcome in &outcomes {
+        for outcome in &mut outcomes {
             self.settle(outcome, started_at);
+            self.prune_after(outcome).await;
         }
         outcomes
     }

@@ -6,6 +6,7 @@
 
 mod backup;
 pub mod ledger;
+mod prune;
 mod sessions;
 mod verify;
 
@@ -60,6 +61,8 @@ pub struct Keeper<'a> {
     ledger: Ledger,
     cancel: CancellationToken,
     meter: Meter,
+    /// Nothing is pruned after a backup: the clock cannot be trusted at the moment.
+    pub hold_prune: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -71,6 +74,7 @@ impl<'a> Keeper<'a> {
             ledger: Ledger::new(&config.daemon.state_dir),
             cancel,
             meter: Meter::default(),
+            hold_prune: false,
         }
     }
 
