@@ -16,6 +16,7 @@ mod damage;
 mod docs;
 mod harness;
 mod journey;
+mod prune;
 mod restore;
 mod selection;
 mod sessions;
