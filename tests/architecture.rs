@@ -119,8 +119,6 @@ fn only_the_catalog_writes_into_a_store() {
     let writers = ["commit.rs", "lease.rs", "markers.rs"].map(|file| format!("catalog/{file}"));
     let [commit, lease, markers] = &writers;
     only_in(".put_new(", &[commit, lease, markers, "storage"]);
-    // A lease and a marker never put a manifest.
-    only_in("key(MANIFEST)", &[commit, "catalog/list.rs"]);
 }
 
 #[test]
