@@ -7,15 +7,15 @@
 //! - [`health`]: whether every database is backed up as it should be: the picture, and its judge.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
-//! - [`backup`], [`restore`], [`verify`]: the journeys, each a plan that can be shown and then done.
+//! - [`backup`], [`restore`], [`verify`], [`prune`]: the journeys, each a plan that can be shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
 //! - [`sessions`]: which sessions are over, and how they leave.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
 //! - [`server`]: addresses, connections, the wire, what a server says of itself.
-//! - [`catalog`]: manifests, IDs, selectors, listing, committing, locks.
+//! - [`catalog`]: manifests, IDs, selectors, listing, committing, markers, locks, debris.
 //! - [`pipeline`]: compression and digests between a reader and a writer.
 //! - [`storage`]: the store contract, and the local store.
-//! - [`selection`]: which keys are meant: databases, globs, types.
+//! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.
 //! - [`units`], [`meter`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, test points, what is not shown, what a person is told.
@@ -34,9 +34,11 @@ pub mod failure;
 pub mod health;
 pub mod meter;
 pub mod pipeline;
+pub mod prune;
 pub mod rdb;
 pub mod reading;
 pub mod restore;
+pub mod retention;
 pub mod runs;
 pub mod secret;
 pub mod selection;

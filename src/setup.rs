@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::failure::Failure;
 use crate::meter::Meter;
+use crate::prune;
 use crate::server::Endpoint;
 use crate::server::configured::judge_url;
 use crate::sessions::journey::Conditions;
@@ -105,7 +106,8 @@ pub fn job(
     })
 }
 
-fn storages_of(config: &Config, database: &DatabaseConfig) -> Result<Vec<NamedStore>, Failure> {
+/// The storages of a database, in the order in which they are configured.
+pub fn storages_of(config: &Config, database: &DatabaseConfig) -> Result<Vec<NamedStore>, Failure> {
     database
         .storage
         .iter()
@@ -136,6 +138,25 @@ pub fn sweep(
         cancel: cancel.clone(),
         meter: meter.clone(),
     })
+}
+
+/// Pruning a configured database in some storages.
+pub fn prune(
+    config: &Config,
+    database: &DatabaseConfig,
+    storages: Vec<NamedStore>,
+    cancel: &CancellationToken,
+) -> prune::Job {
+    prune::Job {
+        name: database.name.to_string(),
+        storages,
+        policies: database.policies.clone(),
+        zone: config.daemon.timezone.clone(),
+        shrink_guard: database.shrink_guard,
+        timeout: database.timeout,
+        host: host_name(),
+        cancel: cancel.clone(),
+    }
 }
 
 /// What must hold before the sessions of a configured database are expired.

@@ -5,6 +5,9 @@
 type Hooks = Vec<(String, std::sync::Arc<dyn Fn() + Send + Sync>)>;
 #[cfg(debug_assertions)]
 static HOOKS: std::sync::Mutex<Hooks> = std::sync::Mutex::new(Vec::new());
+/// Whether the process was paused already: it is once.
+#[cfg(debug_assertions)]
+static PAUSED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// From now on `hook` runs whenever this stage is reached in this process. For tests, in debug builds.
 #[cfg(debug_assertions)]
@@ -15,7 +18,8 @@ pub fn at(stage: &str, hook: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Says that a stage is reached. In a debug build a process whose `RDBKEEPER_STOP_AT` names the stage
-/// creates the file that `RDBKEEPER_STOPPED` names and then stands still until it is killed.
+/// creates the file that `RDBKEEPER_STOPPED` names and then stands still until it is killed; one whose
+/// `RDBKEEPER_PAUSE_AT` names it does the same the first time, and goes on at SIGCONT.
 #[inline]
 pub fn reached(stage: &str) {
     #[cfg(debug_assertions)]
@@ -33,6 +37,16 @@ pub fn reached(stage: &str) {
         loop {
             std::thread::park();
         }
+    }
+    #[cfg(debug_assertions)]
+    if std::env::var_os("RDBKEEPER_PAUSE_AT").is_some_and(|at| at == stage)
+        && !PAUSED.swap(true, std::sync::atomic::Ordering::SeqCst)
+    {
+        if let Some(path) = std::env::var_os("RDBKEEPER_STOPPED") {
+            let _ = std::fs::write(path, stage);
+        }
+        let own = rustix::process::getpid();
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
     }
     #[cfg(not(debug_assertions))]
     let _ = stage;

@@ -12,9 +12,10 @@ use super::record::{About, Archive, Keep, manifest};
 use super::upload::{Uploaded, abandon, upload};
 use super::{Context, Job, Locked, Made, Outcome, cannot, plan};
 use crate::catalog::commit::{Prepared, commit, places};
-use crate::catalog::list::{is_shrunk, list};
+use crate::catalog::list::list;
 use crate::catalog::{BackupId, Listing, Manifest};
 use crate::failure::{Failure, Kind};
+use crate::retention::is_shrunk;
 use crate::source::{self, Pumped};
 use crate::stage;
 use crate::storage::{self, NamedStore};
@@ -30,7 +31,7 @@ pub async fn back_up_group(group: &[Locked], context: &Context) -> Vec<Outcome> 
     for job in group.iter().map(Locked::job) {
         match prepare(job, context).await {
             Ok(prepared) => ready.push((job.clone(), prepared)),
-            Err(failure) => outcomes.push(outcome(&job.name, Err(failure))),
+            Err(failure) => outcomes.push(outcome(&job.name, failure.into())),
         }
     }
     if ready.is_empty() {
@@ -46,17 +47,34 @@ pub async fn back_up_group(group: &[Locked], context: &Context) -> Vec<Outcome> 
         Err(failure) => {
             outcomes.extend(
                 jobs.iter()
-                    .map(|job| outcome(&job.name, Err(failure.clone()))),
+                    .map(|job| outcome(&job.name, failure.clone().into())),
             );
         }
     }
     outcomes
 }
 
-fn outcome(name: &str, result: Result<Made, Failure>) -> Outcome {
+fn outcome(name: &str, finished: Finished) -> Outcome {
     Outcome {
         name: name.to_owned(),
-        result: result.map_err(|failure| cannot(name, failure)),
+        result: finished.result.map_err(|failure| cannot(name, failure)),
+        kept_in: finished.kept_in,
+    }
+}
+
+/// How one job of the group ended.
+struct Finished {
+    result: Result<Made, Failure>,
+    /// The storages that have the new backup.
+    kept_in: Vec<String>,
+}
+
+impl From<Failure> for Finished {
+    fn from(failure: Failure) -> Finished {
+        Finished {
+            result: Err(failure),
+            kept_in: Vec::new(),
+        }
     }
 }
 
@@ -156,11 +174,7 @@ async fn ask_for_room(storage: &NamedStore, listing: &Listing) -> Result<(), Fai
 
 /// Takes the dump. When it turns out to hold what this version does not know, so that no database
 /// can be left out, it is taken again whole: a backup never fails because the server is newer.
-async fn take(
-    jobs: &[Job],
-    ready: &[Ready],
-    context: &Context,
-) -> Result<Vec<Result<Made, Failure>>, Failure> {
+async fn take(jobs: &[Job], ready: &[Ready], context: &Context) -> Result<Vec<Finished>, Failure> {
     match attempt(jobs, ready, context, Keep::Meant).await {
         Err(Stopped::Opaque(why)) => {
             let warning = format!(
@@ -195,7 +209,7 @@ async fn attempt(
     ready: &[Ready],
     context: &Context,
     keep: Keep,
-) -> Result<Vec<Result<Made, Failure>>, Stopped> {
+) -> Result<Vec<Finished>, Stopped> {
     let started_at = Timestamp::now();
     let Some(mut request) = plan::request(jobs) else {
         return Ok(Vec::new());
@@ -266,7 +280,7 @@ async fn attempt(
         let facts = match packed {
             Ok(facts) => facts,
             Err(error) => {
-                made.push(Err(lost(uploads, error).await));
+                made.push(lost(uploads, error).await.into());
                 continue;
             }
         };
@@ -434,7 +448,7 @@ async fn finish(
     about: &About,
     pumped: &Pumped,
     keep: &Keep,
-) -> Result<Made, Failure> {
+) -> Finished {
     let mut storages = Vec::new();
     let unfit = ready.unfit.first().cloned();
     let mut failed = unfit.map(|(name, failure)| not_in(&name, failure));
@@ -454,14 +468,18 @@ async fn finish(
         }
     }
     if let Some(failure) = failed {
-        return Err(match storages.is_empty() {
+        let failure = match storages.is_empty() {
             true => failure,
             false => failure.cause(format!(
                 "kept as {} in {}",
                 manifest.id,
                 storages.join(", ")
             )),
-        });
+        };
+        return Finished {
+            result: Err(failure),
+            kept_in: storages,
+        };
     }
     let mut warnings = about.warnings.clone();
     warnings.extend(pumped.warnings.iter().cloned());
@@ -483,11 +501,14 @@ async fn finish(
             ready.keys_before.unwrap_or_default()
         ));
     }
-    Ok(Made {
-        manifest,
-        storages,
-        shrunk,
-        reasons: about.reasons.clone(),
-        warnings,
-    })
+    Finished {
+        kept_in: storages.clone(),
+        result: Ok(Made {
+            manifest,
+            storages,
+            shrunk,
+            reasons: about.reasons.clone(),
+            warnings,
+        }),
+    }
 }

@@ -84,6 +84,8 @@ pub struct Outcome {
     pub name: String,
     /// Its backup, or why there is none (or not in every storage).
     pub result: Result<Made, Failure>,
+    /// The storages that have the new backup, whether all of them have it or not.
+    pub kept_in: Vec<String>,
 }
 
 /// A job that no other process on this host is at.

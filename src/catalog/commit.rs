@@ -5,11 +5,13 @@
 
 use futures_util::future::join_all;
 
-use super::list::Place;
+use super::debris::is_ours;
+use super::lease::Lease;
+use super::list::{ACCEPTED, Backup, PINNED, Place};
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
-use crate::storage::{self, NamedStore, ObjectKey, Problem, Upload};
+use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Problem, Upload};
 
 /// Data that is fully written, in one storage, and waits for its manifest.
 pub struct Prepared {
@@ -77,13 +79,80 @@ async fn put_manifest(place: &Place, manifest: &Manifest) -> Result<(), Error> {
 pub async fn delete(place: &Place) -> Result<(), Error> {
     let objects = place.store().list(&place.prefix()).await?;
     place.store().delete(&place.key(MANIFEST)?).await?;
-    let rest = objects
+    // Markers before data: what is left when this is interrupted must not look pinned.
+    let (markers, data): (Vec<_>, Vec<_>) = objects
         .iter()
-        .filter(|object| object.key.as_str().rsplit('/').next() != Some(MANIFEST));
-    for deleted in join_all(rest.map(|object| place.store().delete(&object.key))).await {
-        deleted?;
+        .filter(|object| name_of(object) != MANIFEST)
+        .partition(|object| [PINNED, ACCEPTED].contains(&name_of(object)));
+    for rest in [markers, data] {
+        for deleted in join_all(rest.iter().map(|object| place.store().delete(&object.key))).await {
+            deleted?;
+        }
     }
     Ok(())
+}
+
+/// What came of removing a backup that no rule keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pruned {
+    /// It is gone.
+    Removed {
+        /// The bytes that it took.
+        bytes: u64,
+    },
+    /// A person pinned it meanwhile: it stays.
+    Pinned,
+    /// Somebody else removed it.
+    Gone,
+}
+
+/// Removes a backup that no rule keeps, unless it is pinned, even at the last moment: when a pin appears while the
+/// manifest goes, the manifest is put back. Of what lies in its folder only what is ours goes.
+///
+/// # Errors
+/// [`Error::LeaseLost`]: nothing more was removed.
+pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> {
+    let place = &backup.place;
+    let key = place.key(MANIFEST)?;
+    let pin = place.key(PINNED)?;
+    let objects = place.store().list(&place.prefix()).await?;
+    if !objects.iter().any(|object| object.key == key) {
+        return Ok(Pruned::Gone);
+    }
+    if objects.iter().any(|object| object.key == pin) {
+        return Ok(Pruned::Pinned);
+    }
+    let manifest = match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
+        Ok(manifest) => manifest,
+        Err(error) if error.problem == Problem::NotFound => return Ok(Pruned::Gone),
+        Err(error) => return Err(error.into()),
+    };
+    stage::reached("prune-before-manifest");
+    lease.look().await?;
+    place.store().delete(&key).await?;
+    stage::reached("prune-manifest-gone");
+    let objects = place.store().list(&place.prefix()).await?;
+    if objects.iter().any(|object| object.key == pin) {
+        return match place.store().put_new(&key, manifest).await {
+            Ok(()) => Ok(Pruned::Pinned),
+            Err(error) if error.problem == Problem::Exists => Ok(Pruned::Pinned),
+            Err(error) => Err(error.into()),
+        };
+    }
+    lease.look().await?;
+    let mut bytes = manifest.len() as u64;
+    for object in &objects {
+        let name = name_of(object);
+        if name == backup.manifest.data.object || is_ours(name) {
+            place.store().delete(&object.key).await?;
+            bytes += object.bytes;
+        }
+    }
+    Ok(Pruned::Removed { bytes })
+}
+
+fn name_of(object: &ObjectMeta) -> &str {
+    object.key.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 /// Where a new backup goes in each of these storages.

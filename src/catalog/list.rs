@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
+use crate::retention::is_shrunk;
 use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Store};
 
 /// The marker of a backup that is never pruned.
@@ -281,11 +282,6 @@ pub fn mark_shrunk<'a>(backups: impl IntoIterator<Item = &'a mut Backup>, guard:
             baseline = Some(keys);
         }
     }
-}
-
-/// Whether so many keys are too few after so many before.
-pub fn is_shrunk(keys: u64, before: u64, guard: f64) -> bool {
-    (keys as f64) < guard * before as f64
 }
 
 impl Listing {

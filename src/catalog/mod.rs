@@ -4,15 +4,19 @@
 //! <database>/<id>/dump.rdb[.zst|.gz]     the data
 //! <database>/<id>/manifest.json          written last: it is the commit
 //! <database>/<id>/pinned, accepted       markers
+//! <database>/prune-lease/<generation>    held while backups are removed
 //! ```
 //!
 //! A folder without a manifest is debris: no listing shows it. Only [`commit`] writes a manifest.
 
 pub mod commit;
+pub mod debris;
 pub mod id;
+pub mod lease;
 pub mod list;
 pub mod lock;
 pub mod manifest;
+pub mod markers;
 pub mod selector;
 
 use crate::failure::{Failure, Kind};
@@ -68,6 +72,24 @@ pub enum Error {
         /// What the other process does.
         work: Work,
     },
+    /// Another process removes backups of the same database from the same storage.
+    #[error("{holder} is pruning {database} in storage {storage}")]
+    Leased {
+        /// The database.
+        database: String,
+        /// The storage's name.
+        storage: String,
+        /// Who, for people.
+        holder: String,
+    },
+    /// The lease of prune went to another process while this one stood still.
+    #[error("another process has taken over the pruning of {database} in storage {storage}")]
+    LeaseLost {
+        /// The database.
+        database: String,
+        /// The storage's name.
+        storage: String,
+    },
     /// A local file operation failed.
     #[error("cannot {action}")]
     File {
@@ -96,6 +118,11 @@ impl From<Error> for Failure {
             Error::Busy { .. } => {
                 Failure::new(Kind::Busy, message).hint("wait until it is done, then try again")
             }
+            Error::Leased { .. } => Failure::new(Kind::Busy, message).hint(
+                "wait until it is done; if it was killed, its lease ends ten minutes after its last sign of life",
+            ),
+            Error::LeaseLost { .. } => Failure::new(Kind::Busy, message)
+                .hint("nothing more was removed; the next prune does the rest"),
             Error::File { ref source, .. } => {
                 Failure::new(Kind::Storage, message).caused_by(source)
             }

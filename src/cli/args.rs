@@ -3,6 +3,7 @@
 //! These types are the command line's own; the journeys have theirs, and the commands translate. A
 //! selector stays a text here, for what it means is the catalog's business.
 
+mod prune;
 mod restore;
 mod sessions;
 
@@ -13,6 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use self::prune::{MarkArgs, PruneArgs};
 pub use self::restore::{Destination, Filters, OnConflict, RestoreArgs, Ttl};
 pub use self::sessions::{ExpireArgs, ReportArgs, SessionsCommand};
 use crate::config::{Method, Name};
@@ -92,7 +94,7 @@ pub enum Command {
         after_help = "Examples:\n  rdbkeeper run\n  rdbkeeper --config /etc/rdbkeeper/rdbkeeper.toml --log json run"
     )]
     Run,
-    /// Take, list, show, verify and delete backups
+    /// Take, list, show, verify, keep and remove backups
     #[command(subcommand, arg_required_else_help = true)]
     Backup(BackupCommand),
     /// Bring a backup back, to a server or into a file
@@ -150,6 +152,31 @@ pub enum BackupCommand {
         after_help = "Examples:\n  rdbkeeper backup verify\n  rdbkeeper backup verify --all\n  rdbkeeper backup verify sessions@2026-11-22T00:00:00Z"
     )]
     Verify(VerifyArgs),
+    /// Remove the backups that the policy does not keep, and say of each why it stays or goes
+    ///
+    /// The policy is `keep` (and `keep_in`, for one storage) in the configuration; without one nothing is ever
+    /// removed. The newest good backup and pinned ones never go, and nothing goes while the newest backup is
+    /// shrunk (exit 5) until `backup accept` says that it is right. What unfinished backups have left is swept
+    /// when it is older than a day and twice the database's timeout.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup prune --dry-run\n  rdbkeeper backup prune sessions --storage disk\n  rdbkeeper backup prune --json"
+    )]
+    Prune(PruneArgs),
+    /// Keep a backup whatever the policy says
+    ///
+    /// In every storage that has it.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup pin sessions\n  rdbkeeper backup pin 20261122T214353Z-7f3a9c --storage disk"
+    )]
+    Pin(MarkArgs),
+    /// Let the policy decide about a pinned backup again
+    #[command(after_help = "Example:\n  rdbkeeper backup unpin 20261122T214353Z-7f3a9c")]
+    Unpin(MarkArgs),
+    /// Say that a shrunk backup is as small as it should be
+    ///
+    /// Backups go again then, and those to come are compared with this one.
+    #[command(after_help = "Example:\n  rdbkeeper backup accept 20261122T214353Z-7f3a9c")]
+    Accept(MarkArgs),
     /// Remove one backup for good
     #[command(after_help = "Example:\n  rdbkeeper backup delete 20261122T214353Z-7f3a9c --yes")]
     Delete(DeleteArgs),

@@ -113,7 +113,7 @@ fn made_text(app: &App, made: &Made) -> String {
     text
 }
 
-fn failed_json(database: &str, failure: &Failure) -> Value {
+pub(super) fn failed_json(database: &str, failure: &Failure) -> Value {
     json!({ "database": database, "error": error_json(failure) })
 }
 
@@ -149,7 +149,7 @@ pub(super) fn storage_name(storage: &StorageArg) -> Option<String> {
     storage.storage.as_ref().map(ToString::to_string)
 }
 
-fn stores(app: &App, storage: &StorageArg) -> Result<Vec<NamedStore>, Failure> {
+pub(super) fn stores(app: &App, storage: &StorageArg) -> Result<Vec<NamedStore>, Failure> {
     setup::stores(&app.config, storage_name(storage).as_deref())
 }
 
@@ -303,6 +303,7 @@ fn failure_of(broken: &Broken) -> Failure {
 pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
     [
         (backup.pinned, "pinned"),
+        (backup.accepted, "accepted"),
         (backup.shrunk, "SHRUNK"),
         (backup.manifest.rdb.opaque, "opaque"),
     ]

@@ -1,12 +1,14 @@
 //! `keep`: how many backups stay, and which.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::name::Name;
 use super::reader::{Located, Reading, TableReader};
+use crate::units::HumanDuration;
 
 /// A policy: of each kind of period, how many of the newest ones keep their newest good backup. At least one
 /// of its values is not zero.
@@ -26,6 +28,28 @@ pub struct Keep {
     pub yearly: u32,
     /// Every good backup that is not older than the newest good one by more than this.
     pub within: Duration,
+}
+
+/// As it is written in the configuration, without what is zero: `last 4, daily 7, within 30d`.
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("last", self.last),
+            ("hourly", self.hourly),
+            ("daily", self.daily),
+            ("weekly", self.weekly),
+            ("monthly", self.monthly),
+            ("yearly", self.yearly),
+        ];
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        let mut parts: Vec<String> = counts
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if !self.within.is_zero() {
+            parts.push(format!("within {}", HumanDuration(self.within)));
+        }
+        f.pad(&parts.join(", "))
+    }
 }
 
 /// Nobody needs more of a kind.

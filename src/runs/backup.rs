@@ -49,6 +49,7 @@ impl Keeper<'_> {
                     outcomes.push(Outcome {
                         name: database.name.to_string(),
                         result: Err(failure),
+                        kept_in: Vec::new(),
                     });
                 }
             }
@@ -68,6 +69,7 @@ impl Keeper<'_> {
                 Err(failure) => outcomes.push(Outcome {
                     name,
                     result: Err(failure),
+                    kept_in: Vec::new(),
                 }),
             }
         }
@@ -79,6 +81,7 @@ impl Keeper<'_> {
             outcomes.push(Outcome {
                 result: Err(cannot(&name, failure.clone())),
                 name,
+                kept_in: Vec::new(),
             });
         }
         let context = Context {
@@ -88,8 +91,9 @@ impl Keeper<'_> {
             meter: self.meter.clone(),
         };
         outcomes.extend(back_up_group(&locked, &context).await);
-        for outcome in &outcomes {
+        for outcome in &mut outcomes {
             self.settle(outcome, started_at);
+            self.prune_after(outcome).await;
         }
         let hooks = outcomes
             .iter()

@@ -8,6 +8,7 @@ mod backup;
 pub mod hooks;
 pub mod ledger;
 pub mod notices;
+mod prune;
 mod sessions;
 pub mod settle;
 pub mod teller;
@@ -70,7 +71,7 @@ pub struct Keeper<'a> {
     meter: Meter,
     teller: Teller,
     hook_limit: Duration,
-    /// Nothing is removed after a backup: the clock is in doubt.
+    /// Nothing is pruned after a backup: the clock cannot be trusted at the moment.
     pub hold_prune: bool,
 }
 

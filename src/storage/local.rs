@@ -6,17 +6,20 @@
 //! What root makes takes the owner of the storage's folder, so that a backup by hand does not lock
 //! the daemon out.
 
-use std::fs::{self, File};
+mod unfinished;
+
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 
-use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Upload, private};
+use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Unfinished, Upload, private};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -162,6 +165,50 @@ impl Store for LocalStore {
             Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
         }))
     }
+
+    fn clock(&self) -> BoxFuture<'_, Result<Timestamp, Error>> {
+        Box::pin(self.blocking("ask for the time".to_owned(), |store| clock(&store.root)))
+    }
+
+    fn unfinished<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Unfinished>, Error>> {
+        let prefix = prefix.to_owned();
+        let action = format!("look for what is unfinished in {prefix:?}");
+        Box::pin(self.blocking(action, move |store| {
+            let mut found = Vec::new();
+            unfinished::walk(&store.root, &prefix, &mut found)?;
+            Ok(found)
+        }))
+    }
+
+    fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BoxFuture<'a, Result<(), Error>> {
+        let handle = unfinished.handle.clone();
+        Box::pin(self.blocking(format!("remove {handle}"), move |store| {
+            unfinished::discard(&store.root, &handle)
+        }))
+    }
+}
+
+/// The time by the file system's clock, which is not this host's when it is mounted from another: that of
+/// a new file without a name, or of a temporary one where there are no files without names.
+fn clock(root: &Path) -> io::Result<Timestamp> {
+    private::make_folders(root)?;
+    let nameless = OpenOptions::new()
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::TMPFILE.bits().cast_signed())
+        .open(root);
+    let modified = match nameless {
+        Ok(file) => file.metadata()?.modified()?,
+        Err(_) => create_in_folder(&root.join("clock"))?
+            .file()
+            .metadata()?
+            .modified()?,
+    };
+    Ok(timestamp(modified))
+}
+
+fn timestamp(time: std::time::SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MIN)
 }
 
 /// Makes a temporary file and the folders it lies in. Another process that removes its own last object
@@ -214,7 +261,7 @@ fn walk(root: &Path, prefix: &str, found: &mut Vec<ObjectMeta>) -> io::Result<()
             found.push(ObjectMeta {
                 key,
                 bytes: facts.len(),
-                modified: Timestamp::try_from(facts.modified()?).unwrap_or(Timestamp::MIN),
+                modified: timestamp(facts.modified()?),
             });
         }
     }
@@ -381,118 +428,4 @@ impl BroughtFile {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-    use crate::storage::get;
-
-    fn key(text: &str) -> ObjectKey {
-        ObjectKey::new(text.split('/')).unwrap()
-    }
-
-    async fn keys(store: &LocalStore) -> Vec<String> {
-        let mut keys: Vec<String> = store
-            .list("")
-            .await
-            .unwrap()
-            .iter()
-            .map(|object| object.key.to_string())
-            .collect();
-        keys.sort();
-        keys
-    }
-
-    fn files_below(folder: &Path) -> usize {
-        std::fs::read_dir(folder)
-            .map(|entries| {
-                entries
-                    .map(|entry| match entry.unwrap().path() {
-                        path if path.is_dir() => files_below(&path),
-                        _ => 1,
-                    })
-                    .sum()
-            })
-            .unwrap_or(0)
-    }
-
-    #[tokio::test]
-    async fn an_object_appears_whole_and_private_and_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("a/b");
-        let store = LocalStore::new(&root);
-        let object = key("sessions/one/dump.rdb");
-        assert!(keys(&store).await.is_empty());
-
-        let mut upload = store.upload(&object).await.unwrap();
-        upload.part(Bytes::from_static(b"first ")).await.unwrap();
-        assert!(keys(&store).await.is_empty(), "listed before it is whole");
-        upload.part(Bytes::from_static(b"second")).await.unwrap();
-        upload.finish().await.unwrap();
-        assert_eq!(keys(&store).await, ["sessions/one/dump.rdb"]);
-        assert_eq!(get(&store, &object, 100).await.unwrap(), "first second");
-        assert!(get(&store, &object, 5).await.is_err());
-
-        let again = store.put_new(&object, Bytes::from_static(b"other")).await;
-        assert_eq!(again.unwrap_err().problem, Problem::Exists);
-        let upload = store.upload(&object).await.unwrap();
-        assert_eq!(upload.finish().await.unwrap_err().problem, Problem::Exists);
-        assert_eq!(get(&store, &object, 100).await.unwrap(), "first second");
-        assert_eq!(files_below(&root), 1, "a temporary file was left");
-
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&root.join("sessions/one/dump.rdb")), 0o600);
-        assert_eq!(mode(&root.join("sessions/one")), 0o700);
-        assert_eq!(mode(&root), 0o700);
-    }
-
-    #[tokio::test]
-    async fn an_upload_that_is_aborted_or_dropped_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LocalStore::new(folder.path());
-        let mut upload = store.upload(&key("db/id/x")).await.unwrap();
-        upload.part(Bytes::from_static(b"data")).await.unwrap();
-        upload.abort().await;
-        assert!(!folder.path().join("db/id").exists());
-        let mut upload = store.upload(&key("db/id/x")).await.unwrap();
-        upload.part(Bytes::from_static(b"data")).await.unwrap();
-        drop(upload);
-        assert_eq!(files_below(folder.path()), 0);
-    }
-
-    #[tokio::test]
-    async fn what_is_deleted_takes_its_empty_folder_along_and_deleting_nothing_is_fine() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LocalStore::new(folder.path());
-        for name in ["db/id/a", "db/id/b"] {
-            store.put_new(&key(name), Bytes::new()).await.unwrap();
-        }
-        store.delete(&key("db/id/a")).await.unwrap();
-        assert_eq!(keys(&store).await, ["db/id/b"]);
-        store.delete(&key("db/id/b")).await.unwrap();
-        store.delete(&key("db/id/b")).await.unwrap();
-        assert!(!folder.path().join("db/id").exists());
-        let missing = store.read(&key("db/id/b")).await.err().unwrap();
-        assert_eq!(missing.problem, Problem::NotFound);
-    }
-
-    #[tokio::test]
-    async fn a_root_that_is_a_file_is_told_as_misplaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("file");
-        std::fs::write(&root, b"").unwrap();
-        let store = LocalStore::new(&root);
-        let put = store.put_new(&key("db/id/x"), Bytes::new()).await;
-        assert_eq!(put.unwrap_err().problem, Problem::Misplaced);
-        let list = store.list("").await;
-        assert_eq!(list.unwrap_err().problem, Problem::Misplaced);
-    }
-
-    #[test]
-    fn a_key_can_leave_the_store_by_no_name() {
-        for bad in ["..", ".", "", "a/b", ".hidden", "a\0b", "a\\b"] {
-            assert!(ObjectKey::new(["db", bad]).is_err(), "{bad:?}");
-        }
-    }
-}
+mod tests;

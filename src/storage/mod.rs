@@ -78,6 +78,19 @@ pub struct ObjectMeta {
     pub modified: Timestamp,
 }
 
+/// Something that was begun in a store and never finished: no listing shows it, and it costs room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key that it was to appear under; that of the folder, when it is an empty folder.
+    pub key: ObjectKey,
+    /// The store's own name of it, for [`Store::discard`].
+    pub handle: String,
+    /// What it takes.
+    pub bytes: u64,
+    /// Its last sign of life, by the store's own clock.
+    pub modified: Timestamp,
+}
+
 /// A store: what every backend does, and what callers may rely on.
 pub trait Store: Send + Sync + fmt::Debug {
     /// What it is, for people: a path or a URL, without secrets.
@@ -101,6 +114,15 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Bytes that can still be written, where the store can tell.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
+
+    /// The time by the clock that [`ObjectMeta::modified`] is by. It may need the right to write.
+    fn clock(&self) -> BoxFuture<'_, Result<Timestamp, Error>>;
+
+    /// What was begun below the folder `prefix` and never finished, that which is at work right now too.
+    fn unfinished<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Unfinished>, Error>>;
+
+    /// Removes something unfinished. What is gone, or in use again, is fine.
+    fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BoxFuture<'a, Result<(), Error>>;
 }
 
 /// An object on its way into a store. Dropping it means abort, as far as that can be done at once;

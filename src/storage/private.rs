@@ -95,6 +95,20 @@ pub fn rename_new(old: &Path, new: &Path) -> io::Result<()> {
     }
 }
 
+/// How many random bytes are in a temporary name.
+const RANDOM_BYTES: usize = 6;
+
+/// The name that a file was to get, when `name` is one that [`TemporaryFile`] gives.
+pub fn meant_name(name: &str) -> Option<&str> {
+    let (meant, random) = name
+        .strip_prefix('.')?
+        .strip_suffix(".tmp")?
+        .rsplit_once('.')?;
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    (!meant.is_empty() && random.len() == 2 * RANDOM_BYTES && random.bytes().all(hex))
+        .then_some(meant)
+}
+
 /// A new private file under a temporary name; gone when dropped before [`TemporaryFile::appear`].
 pub struct TemporaryFile {
     file: Option<File>,
@@ -106,7 +120,7 @@ impl TemporaryFile {
     /// Creates the file beside `path`, whose folder must exist.
     pub fn create(path: &Path) -> io::Result<TemporaryFile> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut random = [0u8; 6];
+        let mut random = [0u8; RANDOM_BYTES];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let temporary = path.with_file_name(format!(".{name}.{random}.tmp"));

@@ -20,6 +20,7 @@ mod health;
 mod hooks;
 mod journey;
 mod notices;
+mod prune;
 mod restore;
 mod selection;
 mod sessions;

@@ -1,0 +1,87 @@
+//! What a person says of a backup: a small object beside the manifest, which itself never changes.
+//!
+//! A marker says nothing without a backup, so one that is set while the backup is being removed is taken back
+//! and told as [`Error::NotFound`]. [`commit::prune`](super::commit::prune) is the other half of that bargain.
+
+use bytes::Bytes;
+
+use super::list::{ACCEPTED, PINNED, Place};
+use super::{Error, MANIFEST};
+use crate::stage;
+use crate::storage::Problem;
+
+/// What can be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// Prune never removes it.
+    Pinned,
+    /// It is as small as it should be.
+    Accepted,
+}
+
+impl Marker {
+    /// The name of its object, which is also the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Marker::Pinned => PINNED,
+            Marker::Accepted => ACCEPTED,
+        }
+    }
+}
+
+/// Whether a marker had to be touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was as it should be.
+    None,
+    /// It is now.
+    Made,
+}
+
+/// Marks a backup. [`Error::NotFound`] where none is listed.
+pub async fn set(place: &Place, marker: Marker) -> Result<Change, Error> {
+    if has(place, marker).await? {
+        return Ok(Change::None);
+    }
+    let key = place.key(marker.as_str())?;
+    let change = match place.store().put_new(&key, Bytes::new()).await {
+        Ok(()) => Change::Made,
+        Err(error) if error.problem == Problem::Exists => Change::None,
+        Err(error) => return Err(error.into()),
+    };
+    stage::reached("marked");
+    match has(place, marker).await {
+        Ok(_) => Ok(change),
+        Err(error) => {
+            if matches!(error, Error::NotFound { .. }) {
+                place.store().delete(&key).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Takes a marker off a backup. [`Error::NotFound`] where none is listed.
+pub async fn clear(place: &Place, marker: Marker) -> Result<Change, Error> {
+    if !has(place, marker).await? {
+        return Ok(Change::None);
+    }
+    place.store().delete(&place.key(marker.as_str())?).await?;
+    Ok(Change::Made)
+}
+
+/// Whether the backup has the marker; [`Error::NotFound`] when there is no backup.
+async fn has(place: &Place, marker: Marker) -> Result<bool, Error> {
+    let objects = place.store().list(&place.prefix()).await?;
+    let there = |name: &str| -> Result<bool, Error> {
+        let key = place.key(name)?;
+        Ok(objects.iter().any(|object| object.key == key))
+    };
+    match there(MANIFEST)? {
+        true => there(marker.as_str()),
+        false => Err(Error::NotFound {
+            what: format!("in {}", place.describe()),
+            hint: "`rdbkeeper backup list` shows which there are".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,153 @@
+//! Doing what was decided, in one storage.
+
+use jiff::Timestamp;
+
+use super::survey::{Plan, Survey, survey};
+use super::{Job, Mode, Report, State, interrupted};
+use crate::catalog::commit::{self, Pruned};
+use crate::catalog::debris::{self, Debris};
+use crate::catalog::lease::Lease;
+use crate::catalog::{Backup, BackupId, MANIFEST};
+use crate::failure::{Failure, Kind};
+use crate::retention::Reason;
+use crate::stage;
+use crate::storage::NamedStore;
+
+/// Prunes one storage; how far it came is in `report`, whatever becomes of it.
+pub(super) async fn storage(
+    job: &Job,
+    storage: &NamedStore,
+    first: Survey,
+    guard: Option<&BackupId>,
+    mode: Mode,
+    now: Timestamp,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let (plan, debris) = first.plan(job, &storage.name, guard, now);
+    let ripe = ripe(job, storage, debris, &plan, mode, now).await;
+    let nothing = plan.going.is_empty() && ripe.as_ref().is_ok_and(Vec::is_empty);
+    if mode == Mode::DryRun || nothing {
+        *report = plan.report;
+        for debris in ripe? {
+            report.swept.folders += 1;
+            report.swept.bytes += debris.bytes();
+        }
+        report.freed_bytes = plan
+            .going
+            .iter()
+            .map(|(_, backup)| backup.manifest.data.bytes)
+            .sum();
+        return Ok(());
+    }
+    *report = plan.report;
+    drop(ripe?);
+    let mut lease = Lease::take(storage, &job.name, &job.host).await?;
+    stage::reached("prune-leased");
+    let done = leased(job, storage, guard, now, report, &mut lease).await;
+    if let Err(error) = lease.release().await {
+        tracing::warn!(
+            database = job.name,
+            "the lease of prune stays in storage {} for some minutes: {error}",
+            storage.name
+        );
+    }
+    done
+}
+
+/// Decides again, now that nobody else removes anything, and does it.
+async fn leased(
+    job: &Job,
+    storage: &NamedStore,
+    guard: Option<&BackupId>,
+    now: Timestamp,
+    report: &mut Report,
+    lease: &mut Lease,
+) -> Result<(), Failure> {
+    let second = survey(storage, job).await?;
+    let (plan, debris) = second.plan(job, &storage.name, guard, now);
+    let ripe = ripe(job, storage, debris, &plan, Mode::Remove, now).await?;
+    *report = plan.report;
+    for (at, backup) in &plan.going {
+        go_on(job)?;
+        must_be_there(plan.newest_good.as_ref()).await?;
+        let judged = &mut report.backups[*at];
+        match commit::prune(backup, lease).await? {
+            Pruned::Removed { bytes } => {
+                judged.state = State::Removed;
+                report.freed_bytes += bytes;
+                tracing::info!(
+                    database = job.name,
+                    "removed {} from storage {}",
+                    backup.manifest.id,
+                    storage.name
+                );
+            }
+            Pruned::Pinned => {
+                judged.state = State::Kept;
+                judged.reasons.push(Reason::Pinned);
+            }
+            Pruned::Gone => judged.state = State::Removed,
+        }
+    }
+    for debris in &ripe {
+        go_on(job)?;
+        lease.look().await?;
+        debris::sweep(debris).await?;
+        report.swept.folders += 1;
+        report.swept.bytes += debris.bytes();
+        stage::reached("prune-swept");
+    }
+    Ok(())
+}
+
+/// The debris that is old enough. While the guard is tripped none is.
+async fn ripe(
+    job: &Job,
+    storage: &NamedStore,
+    debris: Vec<Debris>,
+    plan: &Plan,
+    mode: Mode,
+    now: Timestamp,
+) -> Result<Vec<Debris>, Failure> {
+    if debris.is_empty() || plan.report.guard.is_some() {
+        return Ok(Vec::new());
+    }
+    let now = match mode {
+        Mode::DryRun => now,
+        Mode::Remove => storage.store.clock().await?,
+    };
+    let age = debris::age(job.timeout);
+    let ripe = debris.into_iter().filter(|debris| debris.is_ripe(now, age));
+    Ok(ripe.collect())
+}
+
+fn go_on(job: &Job) -> Result<(), Failure> {
+    match job.cancel.is_cancelled() {
+        true => Err(interrupted()),
+        false => Ok(()),
+    }
+}
+
+/// What replaces those that go may have been deleted by hand since it was listed.
+async fn must_be_there(newest_good: Option<&Backup>) -> Result<(), Failure> {
+    let Some(backup) = newest_good else {
+        return Err(Failure::new(
+            Kind::Refused,
+            "there is no good backup that would be left",
+        ));
+    };
+    let place = &backup.place;
+    let manifest = place.key(MANIFEST)?;
+    let objects = place.store().list(&place.prefix()).await?;
+    match objects.iter().any(|object| object.key == manifest) {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Kind::Refused,
+            format!(
+                "{}, the newest good backup, was removed meanwhile",
+                backup.manifest.id
+            ),
+        )
+        .hint("run it again")),
+    }
+}

@@ -1,0 +1,95 @@
+//! Pruning as it is configured: when a person asks for it, and after each backup.
+
+use jiff::Timestamp;
+
+use super::Keeper;
+use crate::backup::Outcome;
+use crate::config::DatabaseConfig;
+use crate::failure::{Failure, Kind};
+use crate::prune::{Mode, Pruned, prune};
+use crate::setup;
+use crate::storage::NamedStore;
+
+impl Keeper<'_> {
+    /// Prunes a database in its storages, or in one storage alone, whether it is one of its own or not.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when a storage is not configured. What goes wrong in a storage is in its [`Pruned`].
+    pub async fn prune(
+        &self,
+        database: &DatabaseConfig,
+        storage: Option<&str>,
+        mode: Mode,
+    ) -> Result<Vec<Pruned>, Failure> {
+        let storages = match storage {
+            Some(name) => setup::stores(self.config, Some(name))?,
+            None => setup::storages_of(self.config, database)?,
+        };
+        Ok(self.prune_in(database, storages, mode).await)
+    }
+
+    async fn prune_in(
+        &self,
+        database: &DatabaseConfig,
+        storages: Vec<NamedStore>,
+        mode: Mode,
+    ) -> Vec<Pruned> {
+        let job = setup::prune(self.config, database, storages, &self.cancel);
+        prune(&job, mode, Timestamp::now()).await
+    }
+
+    /// Prunes where a new backup was committed, while its lock is held. What goes wrong is told, and stays a warning:
+    /// the backup was made.
+    pub(super) async fn prune_after(&self, outcome: &mut Outcome) {
+        let Ok(database) = self.config.database(&outcome.name) else {
+            return;
+        };
+        if outcome.kept_in.is_empty() {
+            return;
+        }
+        if self.hold_prune {
+            tracing::info!(
+                database = outcome.name,
+                "nothing is pruned: the clock was changed a short while ago"
+            );
+            return;
+        }
+        let storages = match setup::stores(self.config, None) {
+            Ok(storages) => storages,
+            Err(_) => return,
+        };
+        let has_it = |storage: &NamedStore| outcome.kept_in.contains(&storage.name);
+        let storages = storages.into_iter().filter(has_it).collect();
+        for pruned in self.prune_in(database, storages, Mode::Remove).await {
+            if pruned.report.guard.is_some() {
+                tracing::info!(
+                    database = outcome.name,
+                    "nothing is pruned in storage {}: the newest backup is shrunk",
+                    pruned.storage
+                );
+            }
+            let Some(failure) = pruned.failure else {
+                continue;
+            };
+            match failure.kind {
+                // Whoever is at it does it.
+                Kind::Busy | Kind::Interrupted | Kind::Terminated => {
+                    tracing::info!(
+                        database = outcome.name,
+                        "{failure}: {}",
+                        failure.causes.join(": ")
+                    );
+                }
+                _ => {
+                    let told = [&[failure.message][..], &failure.causes]
+                        .concat()
+                        .join(": ");
+                    tracing::error!(database = outcome.name, "{told}");
+                    if let Ok(made) = &mut outcome.result {
+                        made.warnings.push(told);
+                    }
+                }
+            }
+        }
+    }
+}
