@@ -141,6 +141,9 @@ path = "backups"
 
 [defaults]
 require_backup = "1d"
+# What \`rdbkeeper run\` does by itself: a backup every six hours, and the newest three stay.
+schedule = "0 */6 * * *"
+keep     = { last = 3 }
 
 [[database]]
 name = "sessions"
@@ -258,6 +261,38 @@ done
 [ "$("$cli" -p "$site" -n 3 llen celery)" = "$queued" ] || fail "the queue was touched"
 # Beside sessions and results two keys of database 1 and four of database 3 have no TTL.
 [ "$without" -le 6 ] || fail "$without keys are still without TTL"
+
+heading "By itself: the daemon, in a hurry"
+say "Six hours are too long for a demo: the same configuration, with a backup every five seconds."
+sed 's,^schedule = .*,schedule = "*/5 * * * * *",' rdbkeeper.toml >hurry.toml
+kept() { rdbkeeper backup list --json | grep -c '"id"'; }
+printf '\n%s$ rdbkeeper --config hurry.toml run &%s\n' "$bold" "$plain"
+rdbkeeper --config hurry.toml run >daemon.log 2>&1 &
+daemon=$!
+pids+=("$daemon")
+made=0
+for _ in {1..600}; do
+  kill -0 "$daemon" 2>/dev/null || { cat daemon.log; fail "the daemon ended"; }
+  made=$(grep -c 'backed up' daemon.log || true)
+  [ "$made" -lt 4 ] || break
+  sleep 0.1
+done
+[ "$made" -ge 4 ] || { cat daemon.log; fail "no backups came"; }
+run rdbkeeper --config hurry.toml status
+say "" "systemd would stop it like this:"
+printf '\n%s$ kill -TERM %s%s\n' "$bold" "$daemon" "$plain"
+kill -TERM "$daemon"
+code=0
+wait "$daemon" || code=$?
+show_file daemon.log
+[ "$code" = 0 ] || fail "the daemon ended with exit code $code"
+[ "$(kept)" = 6 ] || fail "$(kept) backups are there, and \`keep\` says three of each"
+run rdbkeeper backup list
+
+heading "What stays, and why"
+pinned=$(find backups/sessions -mindepth 1 -maxdepth 1 -type d -name '2*' | sort | head -n 1)
+run rdbkeeper backup pin "${pinned##*/}"
+run rdbkeeper backup prune --dry-run
 
 heading "Done, in $((SECONDS - began)) seconds"
 end_servers
