@@ -33,6 +33,7 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
     stage::reached("before-data");
     upload.finish().await?;
     stage::reached("before-manifest");
+    must_have_its_data(&place, manifest).await?;
     let put = put_manifest(&place, manifest).await;
     if put.is_err()
         && let Err(error) = take_back(&place, manifest).await
@@ -45,6 +46,18 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
     }
     stage::reached("after-manifest");
     put
+}
+
+/// A process that stood still here for longer than a day may find that its data was taken for debris.
+async fn must_have_its_data(place: &Place, manifest: &Manifest) -> Result<(), Error> {
+    let key = place.key(&manifest.data.object)?;
+    let objects = place.store().list(&place.prefix()).await?;
+    match objects.iter().any(|object| object.key == key) {
+        true => Ok(()),
+        false => Err(Error::Swept {
+            backup: place.describe(),
+        }),
+    }
 }
 
 /// Removes what a failed commit left, in an order that lists nothing broken: writing a manifest can

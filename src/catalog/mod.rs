@@ -64,6 +64,12 @@ pub enum Error {
         /// Its format.
         format: u64,
     },
+    /// The data of a backup was removed before its manifest could be written.
+    #[error("the data of {backup} was removed before the backup was finished")]
+    Swept {
+        /// Which backup, for people.
+        backup: String,
+    },
     /// Another process works on the same database.
     #[error("another process is {} {database}", work.doing())]
     Busy {
@@ -115,6 +121,9 @@ impl From<Error> for Failure {
             ),
             Error::Newer { .. } => Failure::new(Kind::Failed, message)
                 .hint("use the newest rdbkeeper to read it"),
+            Error::Swept { .. } => Failure::new(Kind::Failed, message).hint(
+                "prune takes what is unfinished for longer than a day, and twice the database's `timeout`, for debris: was this process stopped?",
+            ),
             Error::Busy { .. } => {
                 Failure::new(Kind::Busy, message).hint("wait until it is done, then try again")
             }

@@ -1,6 +1,6 @@
 //! The prune journey: backups that no rule keeps go, with what unfinished ones have left.
 //!
-//! What goes is decided by [`retention`](crate::retention) from what a storage holds; nothing goes from a storage
+//! What goes is decided by [`retention`] from what a storage holds; nothing goes from a storage
 //! that cannot be listed in full, and one storage's trouble does not keep the others from being pruned. It is
 //! decided once without the lease, so that a storage with nothing to remove is not written to, and again with it.
 //! The trap is all that can change between the decision and the deed: before each removal the lease is looked

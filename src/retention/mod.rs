@@ -91,7 +91,7 @@ impl fmt::Display for Reason {
             Reason::Last(place) => write!(f, "last {place}"),
             Reason::Newest(rule, period) => write!(f, "{rule} {period}"),
             Reason::Within(span) => write!(f, "within {}", HumanDuration(*span)),
-            Reason::Shrunk(reason) => write!(f, "shrunk, beside {reason}"),
+            Reason::Shrunk(reason) => write!(f, "shrunk beside {reason}"),
             Reason::Baseline(id) => write!(f, "baseline of {id}"),
             Reason::Pinned => f.write_str("pinned"),
             Reason::NewestGood => f.write_str("newest good"),

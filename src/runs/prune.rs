@@ -9,6 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::prune::{Mode, Pruned, prune};
 use crate::setup;
 use crate::storage::NamedStore;
+use crate::units::HumanDuration;
 
 impl Keeper<'_> {
     /// Prunes a database in its storages, or in one storage alone, whether it is one of its own or not.
@@ -60,7 +61,21 @@ impl Keeper<'_> {
         };
         let has_it = |storage: &NamedStore| outcome.kept_in.contains(&storage.name);
         let storages = storages.into_iter().filter(has_it).collect();
-        for pruned in self.prune_in(database, storages, Mode::Remove).await {
+        // A storage that hangs must not keep the database's lock for ever.
+        let work = self.prune_in(database, storages, Mode::Remove);
+        let Ok(all) = tokio::time::timeout(database.timeout, work).await else {
+            let told = format!(
+                "cannot prune {}: it took longer than {}",
+                outcome.name,
+                HumanDuration(database.timeout)
+            );
+            tracing::error!(database = outcome.name, "{told}");
+            if let Ok(made) = &mut outcome.result {
+                made.warnings.push(told);
+            }
+            return;
+        };
+        for pruned in all {
             if pruned.report.guard.is_some() {
                 tracing::info!(
                     database = outcome.name,

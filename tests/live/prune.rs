@@ -342,6 +342,20 @@ fn what_a_killed_backup_leaves_is_swept_after_its_day() {
 }
 
 #[test]
+fn a_backup_that_stood_still_until_its_data_was_swept_is_not_listed() {
+    let (_server, program) = backed_up(1);
+    let whole = files_below(&program.archive());
+    let paused = paused_at(&program, "before-manifest", &["backup", "now"]);
+    age(&program.archive(), DAY + Duration::from_secs(60));
+    let swept = program.json(["backup", "prune"]).expect(0).json();
+    assert_eq!(swept[0]["swept"]["folders"], 1);
+    signal(&paused, Signal::CONT);
+    let ran = finish(paused).expect(1);
+    assert!(ran.stderr.contains("was removed before"), "{}", ran.stderr);
+    assert_eq!(files_below(&program.archive()), whole);
+}
+
+#[test]
 fn a_killed_prune_leaves_whole_backups_and_the_next_one_does_the_rest() {
     let (server, program) = backed_up(1);
     for stage in [
