@@ -43,6 +43,14 @@ impl Daemon {
         let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
         let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
         for outcome in failed {
+            if let Err(failure) = &outcome.result {
+                let (config, cancel) = (Arc::clone(&config), self.cancel.clone());
+                let (name, failure) = (outcome.name.clone(), failure.clone());
+                tokio::spawn(async move {
+                    let keeper = Keeper::new(&config, cancel);
+                    keeper.never_begun(&name, &failure).await;
+                });
+            }
             self.settle(work::of_backup(outcome), now);
         }
         for group in groups {
