@@ -214,33 +214,4 @@ impl fmt::Display for Cron {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn day_of_month_and_weekday_are_joined_by_or() {
-        let cron: Cron = "0 3 13 * FRI".parse().unwrap();
-        let utc = TimeZone::UTC;
-        let first = cron.next(at("2026-11-01T00:00:00Z"), &utc).unwrap();
-        assert_eq!(first, at("2026-11-06T03:00:00Z"));
-        let next = cron.next(at("2026-11-20T04:00:00Z"), &utc).unwrap();
-        assert_eq!(next, at("2026-11-27T03:00:00Z"));
-        let sunday = cron.next(at("2026-12-12T00:00:00Z"), &utc).unwrap();
-        assert_eq!(sunday, at("2026-12-13T03:00:00Z"));
-    }
-
-    #[test]
-    fn what_is_no_expression_or_never_due_is_refused() {
-        for text in ["", "every hour", "* * * *", "61 * * * *", "0 0 0 0 0 0 0"] {
-            let error = text.parse::<Cron>().unwrap_err();
-            assert!(matches!(error, CronError::Malformed(_)), "{text}: {error}");
-        }
-        assert_eq!("0 0 30 2 *".parse::<Cron>(), Err(CronError::Never));
-        assert!("0 0 29 2 *".parse::<Cron>().is_ok());
-    }
-}
+mod tests;

@@ -24,11 +24,8 @@ use crate::cron::Cron;
 use crate::failure::Kind;
 use crate::runs::Task;
 
-/// How far `served` may lie ahead of a clock that was set back.
-const SET_BACK: SignedDuration = SignedDuration::from_hours(3);
-
-/// A backup that was begun later than this from now was made with a wrong clock.
-const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+/// How far `served`, and a backup, may lie ahead of a clock that was set back.
+pub(super) const SET_BACK: SignedDuration = SignedDuration::from_hours(3);
 
 /// After how many minutes a run is tried again, the first time, the second, …; the last holds for all that follow.
 const AGAIN_AFTER: [i64; 6] = [1, 2, 4, 8, 16, 30];
@@ -243,16 +240,17 @@ impl Agenda {
             return;
         };
         job.asked = false;
-        let newest = newest.filter(|newest| now.duration_since(*newest) > -CLOCKS_DIFFER);
+        let newest = newest.filter(|newest| newest.duration_since(now) <= SET_BACK);
         if let Some(newest) = newest {
             // A backup that was made since, by whomever, closes what was open.
-            if job.served.is_none_or(|served| served < newest) {
+            if job.served.is_none_or(|served| served <= newest) {
                 job.served = Some(newest);
                 job.open = 0;
                 job.again = None;
             }
         } else if job.served.is_none() {
-            job.served = Some(now);
+            // In whole seconds, as due times are: the backup must not seem to be older than what it serves.
+            job.served = Some(Timestamp::from_second(now.as_second()).unwrap_or(now));
             job.at_once = true;
         }
     }
@@ -318,7 +316,7 @@ impl Agenda {
         let Some(job) = self.jobs.get_mut(id) else {
             return;
         };
-        let passed_over = job.running.take().is_some_and(|run| run.passed_over);
+        job.running = None;
         if job.retired {
             self.jobs.remove(id);
             return;
@@ -336,7 +334,6 @@ impl Agenda {
             // It is made up for after the restart.
             Ended::Stopped => {}
         }
-        let _ = passed_over;
     }
 
     /// When each job begins next, after `now`; and whether that is a run that is tried again. `None`: never again,
@@ -481,3 +478,6 @@ fn part_of(jitter: Duration, host: &str, due: Timestamp) -> SignedDuration {
     let millis = u128::from(hash) * (jitter.as_millis() + 1) / span;
     SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,6 @@
-//! The work loop.
+//! The work loop. What it does with a piece of work is in `pieces`.
+
+mod pieces;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,12 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::agenda::{Agenda, Ended, JobId, Scheduled, Why};
-use super::board::{Board, JobSeen, Running, Trouble};
+use super::agenda::{Agenda, JobId, Scheduled};
+use super::board::{Board, JobSeen, Trouble};
 use super::clock::{self, ClockWatch};
 use super::picture::{self, Gallery};
 use super::places::Places;
@@ -19,28 +21,24 @@ use super::schedule::{Heartbeat, SILENCE};
 use super::signals::{self, Signal};
 use super::state::{Alone, StateFile};
 use super::systemd::{self, Systemd};
-use super::work::{self, AtWork, Outcome, Piece};
+use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
 use crate::config::Config;
-use crate::failure::{Failure, Kind};
-use crate::meter::Meter;
+use crate::failure::Failure;
+use crate::runs::Task;
 use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
-use crate::runs::{Keeper, Task};
-use crate::setup::{self, Overrides};
+use crate::setup;
 
 /// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-const STOP: Duration = Duration::from_millis(3500);
+const STOP: Duration = Duration::from_millis(2500);
 
 /// How long notices may take to be delivered when all work has ended.
 const LAST_NOTICES: Duration = Duration::from_secs(1);
 
 /// So many fresh starts of a silent scheduler in a row are one too many.
 const STARTS: u32 = 3;
-
-/// A failure like the one before is told in full again after this.
-const TOLD_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// The daemon.
 pub(super) struct Daemon {
@@ -193,13 +191,9 @@ impl Daemon {
                 "it is due again while it is still going on: passed over, and so are the next until it ends"
             );
         }
-        if !due.begin.is_empty() {
-            // First remembered, then begun: a run that ends the process is known after it.
-            self.remember(now);
-            self.plan(due.begin, now);
-        } else {
-            self.remember(now);
-        }
+        // First remembered, then begun: a run that ends the process is known after it.
+        self.remember(now);
+        self.plan(due.begin, now);
         self.begin_waiting();
         self.show(now);
         self.systemd.went_round();
@@ -216,192 +210,6 @@ impl Daemon {
         } else if !self.clock.holds() {
             self.board.right(Trouble::Pruning);
         }
-    }
-
-    /// Makes pieces of work of what is due: backups of one server share a dump.
-    fn plan(&mut self, due: Vec<(JobId, Why)>, now: Timestamp) {
-        let mut backups = Vec::new();
-        for (id, why) in due {
-            work::log_begin(&id, why);
-            match id.task {
-                Task::Backup => backups.push((id, why)),
-                _ => self.queue(vec![id], why, Vec::new(), None, now),
-            }
-        }
-        if backups.is_empty() {
-            return;
-        }
-        let config = Arc::clone(&self.config);
-        let databases: Vec<_> = backups
-            .iter()
-            .filter_map(|(id, _)| config.database(&id.database).ok())
-            .collect();
-        let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
-        let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
-        for outcome in failed {
-            if let Err(failure) = &outcome.result {
-                let (config, cancel) = (Arc::clone(&config), self.cancel.clone());
-                let (name, failure) = (outcome.name.clone(), failure.clone());
-                tokio::spawn(async move {
-                    let keeper = Keeper::new(&config, cancel);
-                    keeper.never_begun(&name, &failure).await;
-                });
-            }
-            self.settle(work::of_backup(outcome), now);
-        }
-        for group in groups {
-            let ids: Vec<JobId> = group
-                .iter()
-                .map(|job| JobId {
-                    database: job.name.clone(),
-                    task: Task::Backup,
-                })
-                .collect();
-            let why = backups.iter().find(|(id, _)| ids.contains(id));
-            let why = why.map_or(Why::Due, |(_, why)| *why);
-            let server = group.first().map(|job| job.source.endpoint.address.place());
-            self.queue(ids, why, group, server, now);
-        }
-    }
-
-    fn queue(
-        &mut self,
-        ids: Vec<JobId>,
-        why: Why,
-        group: Vec<crate::backup::Job>,
-        server: Option<String>,
-        now: Timestamp,
-    ) {
-        let meter = Meter::default();
-        self.board.change(|seen| {
-            for id in &ids {
-                seen.jobs.entry(id.clone()).or_default().running = Some(Running {
-                    since: now,
-                    waiting: true,
-                    meter: meter.clone(),
-                });
-            }
-        });
-        self.waiting.push_back(Piece {
-            ids,
-            why,
-            group,
-            server,
-            config: Arc::clone(&self.config),
-            meter,
-            teller: self.teller.clone(),
-        });
-    }
-
-    /// Starts what waits and finds a place.
-    fn begin_waiting(&mut self) {
-        let mut left = VecDeque::new();
-        for piece in std::mem::take(&mut self.waiting) {
-            let Some(place) = self.places.take(piece.ids.len(), piece.server.as_deref()) else {
-                left.push_back(piece);
-                continue;
-            };
-            let at_work = AtWork {
-                ids: piece.ids.clone(),
-                place,
-                since: Timestamp::now(),
-                config: Arc::clone(&piece.config),
-            };
-            self.board.change(|seen| {
-                for id in &at_work.ids {
-                    if let Some(running) =
-                        seen.jobs.get_mut(id).and_then(|job| job.running.as_mut())
-                    {
-                        running.since = at_work.since;
-                        running.waiting = false;
-                    }
-                }
-            });
-            let work = work::run(piece, self.cancel.clone(), self.clock.holds());
-            let task = self.tasks.spawn(work);
-            self.at_work.insert(task.id(), at_work);
-        }
-        self.waiting = left;
-    }
-
-    /// A task has ended, with outcomes or in a panic.
-    fn done(&mut self, done: Result<(Id, Vec<Outcome>), JoinError>) {
-        let now = Timestamp::now();
-        let (id, outcomes) = match done {
-            Ok((id, outcomes)) => (id, outcomes),
-            Err(error) => (error.id(), Vec::new()),
-        };
-        let Some(at_work) = self.at_work.remove(&id) else {
-            return;
-        };
-        self.places.give(at_work.place);
-        let told: Vec<JobId> = outcomes.iter().map(|outcome| outcome.id.clone()).collect();
-        let seconds = now.duration_since(at_work.since).as_secs_f64();
-        for outcome in outcomes {
-            self.end(outcome, seconds, now);
-        }
-        for id in at_work.ids.into_iter().filter(|id| !told.contains(id)) {
-            let failure = work::panicked(&id);
-            if let Ok(database) = at_work.config.database(&id.database) {
-                Keeper::new(&at_work.config, self.cancel.clone())
-                    .telling_by(self.teller.clone())
-                    .record_failure(database, id.task, at_work.since, &failure);
-            }
-            let outcome = Outcome {
-                id,
-                result: Err(failure),
-                counts: None,
-            };
-            self.end(outcome, seconds, now);
-        }
-        self.remember(now);
-        self.begin_waiting();
-        self.show(now);
-        self.board.look_again();
-    }
-
-    /// A run that was never begun, because its configuration makes no job.
-    fn settle(&mut self, outcome: Outcome, now: Timestamp) {
-        self.end(outcome, 0.0, now);
-        self.remember(now);
-    }
-
-    fn end(&mut self, outcome: Outcome, seconds: f64, now: Timestamp) {
-        let id = outcome.id.clone();
-        let like_before = match &outcome.result {
-            Ok(_) => {
-                self.told.remove(&id);
-                false
-            }
-            Err(failure) => {
-                let like_before = self
-                    .told
-                    .get(&id)
-                    .is_some_and(|(told, at)| told == failure && at.elapsed() < TOLD_AGAIN);
-                if !like_before {
-                    self.told
-                        .insert(id.clone(), (failure.clone(), Instant::now()));
-                }
-                like_before
-            }
-        };
-        work::log_end(&outcome, seconds, like_before);
-        let ended = outcome.ended();
-        self.agenda.ended(&id, ended, now);
-        let record = self.ledger.read(&id.database, id.task);
-        self.board.change(|seen| {
-            let job = seen.jobs.entry(id).or_default();
-            job.running = None;
-            job.record = record;
-            match ended {
-                Ended::Well => job.counts.succeeded += 1,
-                Ended::Failed(kind) if kind != Kind::Busy => job.counts.failed += 1,
-                Ended::Failed(_) | Ended::Stopped => {}
-            }
-            if let Some(counts) = outcome.counts {
-                job.sweeps.get_or_insert_default().add(counts);
-            }
-        });
     }
 
     /// Keeps what was served. When that cannot be done it is told once, and goes on in memory.
@@ -457,7 +265,9 @@ impl Daemon {
             let config = Arc::clone(&self.config);
             let answers = self.answers.0.clone();
             tokio::spawn(async move {
-                let newest = stores::newest(config, database.clone(), now).await;
+                // Without an answer the backup would never be due: a panic is one, too.
+                let asking = tokio::spawn(stores::newest(config, database.clone(), now));
+                let newest = asking.await.unwrap_or(None);
                 let _ = answers.send(Answer { database, newest }).await;
             });
         }
@@ -470,12 +280,12 @@ impl Daemon {
         match setup::load(self.origin.named.as_deref(), &self.origin.environment) {
             Ok(config) => self.take(config, now),
             Err(failure) => {
-                let told = std::iter::once(&failure.message).chain(&failure.causes);
-                let told: Vec<&str> = told.map(String::as_str).collect();
-                tracing::error!(
-                    "the new configuration is refused, the old one goes on: {}",
-                    told.join(": ")
-                );
+                let message = &failure.message;
+                tracing::error!("the new configuration is refused, the old one goes on: {message}");
+                for mistake in &failure.causes {
+                    // The excerpt below the first line is for a terminal.
+                    tracing::error!("{}", mistake.lines().next().unwrap_or_default());
+                }
                 let text = format!("the new configuration is refused: {}", failure.message);
                 self.board.trouble(Trouble::Reload, now, text);
             }
@@ -630,3 +440,6 @@ fn cron_of<'a>(config: &'a Config, id: &JobId) -> Option<&'a crate::cron::Cron> 
         Task::Sessions => database.sessions_schedule.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests;

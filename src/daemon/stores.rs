@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::agenda::SET_BACK;
 use crate::catalog::list::list;
 use crate::config::Config;
 use crate::setup;
 
 /// A storage that has not answered by then is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A backup that was begun later than this from now was made with a wrong clock.
-const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// When the newest backup of a database was begun that each of its storages has, as far as they answer. `None`:
 /// there is none, or no storage answers.
@@ -38,7 +36,7 @@ pub(super) async fn newest(
             .backups
             .iter()
             .map(|backup| backup.manifest.started_at);
-        let begun = begun.filter(|begun| begun.duration_since(now) < CLOCKS_DIFFER);
+        let begun = begun.filter(|begun| begun.duration_since(now) <= SET_BACK);
         // Every one of its storages must have a backup.
         let here = begun.max()?;
         newest = Some(newest.map_or(here, |newest| newest.min(here)));

@@ -1,6 +1,7 @@
 //! One piece of work, from its place to its outcome. It runs as a task of its own: a panic in it ends that task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +18,14 @@ use crate::sessions::tally::RuleCounts;
 use crate::stage;
 use crate::units::HumanDuration;
 
+/// For what is done around a dump: looking at the storages, hooks, removing old backups.
+const AROUND: Duration = Duration::from_secs(3600);
+
 /// What is to be done, for one database or for several that share a dump.
 #[derive(Debug)]
 pub(super) struct Piece {
     /// The jobs that it is; at least one, all of one task.
     pub(super) ids: Vec<JobId>,
-    /// Why it is done.
-    pub(super) why: Why,
     /// The jobs of a dump; none for the other tasks.
     pub(super) group: Vec<Job>,
     /// The server that is dumped.
@@ -95,18 +97,35 @@ impl Outcome {
 pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: bool) -> Vec<Outcome> {
     stage::reached("daemon-run");
     let config = piece.config;
-    let mut keeper = Keeper::new(&config, cancel.clone())
+    // Whatever happens to this piece, the others go on.
+    let stop = cancel.child_token();
+    let mut keeper = Keeper::new(&config, stop.clone())
         .with_meter(piece.meter)
         .telling_by(piece.teller);
     keeper.hold_prune = hold_prune;
     let mut outcomes = Vec::new();
+    let started_at = Timestamp::now();
     if !piece.group.is_empty() {
-        for outcome in keeper.back_up_group(piece.group).await {
-            outcomes.push(of_backup(outcome));
+        let limit = longest(&piece.group);
+        match tokio::time::timeout(limit, keeper.back_up_group(piece.group)).await {
+            Ok(done) => outcomes.extend(done.into_iter().map(of_backup)),
+            Err(_) => {
+                stop.cancel();
+                for id in piece.ids {
+                    let failure = given_up(&id, limit);
+                    if let Ok(database) = config.database(&id.database) {
+                        keeper.record_failure(database, id.task, started_at, &failure);
+                    }
+                    outcomes.push(Outcome {
+                        id,
+                        result: Err(failure),
+                        counts: None,
+                    });
+                }
+            }
         }
         return outcomes;
     }
-    let started_at = Timestamp::now();
     for id in piece.ids {
         let Ok(database) = config.database(&id.database) else {
             continue;
@@ -156,6 +175,21 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
     outcomes
 }
 
+/// How long a backup may take with all that is done around it: its own `timeout` bounds the dump alone. A storage
+/// that never answers must not hold a place for ever.
+fn longest(group: &[Job]) -> Duration {
+    let timeout = group.iter().map(|job| job.timeout).max();
+    timeout
+        .unwrap_or_default()
+        .saturating_mul(2)
+        .saturating_add(AROUND)
+}
+
+fn given_up(id: &JobId, limit: Duration) -> Failure {
+    let message = format!("the {id} was given up after {}", HumanDuration(limit));
+    Failure::new(Kind::Timeout, message).cause("a storage or something around the backup hangs")
+}
+
 /// The outcome of a backup.
 pub(super) fn of_backup(outcome: backup::Outcome) -> Outcome {
     Outcome {
@@ -186,7 +220,7 @@ pub(super) fn panicked(id: &JobId) -> Failure {
 pub(super) fn log_begin(id: &JobId, why: Why) {
     let (database, task) = (id.database.as_str(), id.task.as_str());
     let why = why.as_str();
-    tracing::info!(database, task, why, "the {task} begins");
+    tracing::info!(database, task, why, "{task} begins");
 }
 
 /// Logs how a run ended. A failure like the one before is told in a word.

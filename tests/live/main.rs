@@ -12,6 +12,7 @@ mod support;
 mod clients;
 mod commands_sessions;
 mod crash;
+mod daemon;
 mod damage;
 mod docs;
 mod harness;

@@ -1,0 +1,201 @@
+//! From what is due to what came of it: pieces of work are made, begin when there is a place for them, and end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::backup::Job;
+use crate::daemon::agenda::{Ended, JobId, Why};
+use crate::daemon::board::Running;
+use crate::daemon::work::{self, AtWork, Outcome, Piece};
+use crate::failure::Kind;
+use crate::meter::Meter;
+use crate::runs::{Keeper, Task};
+use crate::setup::Overrides;
+
+/// A failure like the one before is told in full again after this.
+const TOLD_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+impl Daemon {
+    /// Makes pieces of work of what is due: backups of one server share a dump.
+    pub(super) fn plan(&mut self, due: Vec<(JobId, Why)>, now: Timestamp) {
+        let mut backups = Vec::new();
+        for (id, why) in due {
+            work::log_begin(&id, why);
+            match id.task {
+                Task::Backup => backups.push(id),
+                _ => self.queue(vec![id], Vec::new(), None, now),
+            }
+        }
+        if backups.is_empty() {
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        let databases: Vec<_> = backups
+            .iter()
+            .filter_map(|id| config.database(&id.database).ok())
+            .collect();
+        let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
+        let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
+        for outcome in failed {
+            if let Err(failure) = &outcome.result {
+                let (config, cancel) = (Arc::clone(&config), self.cancel.clone());
+                let (name, failure) = (outcome.name.clone(), failure.clone());
+                // Its hooks may take their time: not the loop's.
+                tokio::spawn(async move {
+                    let keeper = Keeper::new(&config, cancel);
+                    keeper.never_begun(&name, &failure).await;
+                });
+            }
+            self.settle(work::of_backup(outcome), now);
+        }
+        for group in groups {
+            let ids: Vec<JobId> = group
+                .iter()
+                .map(|job| JobId {
+                    database: job.name.clone(),
+                    task: Task::Backup,
+                })
+                .collect();
+            let server = group.first().map(|job| job.source.endpoint.address.place());
+            self.queue(ids, group, server, now);
+        }
+    }
+
+    fn queue(&mut self, ids: Vec<JobId>, group: Vec<Job>, server: Option<String>, now: Timestamp) {
+        let meter = Meter::default();
+        self.board.change(|seen| {
+            for id in &ids {
+                seen.jobs.entry(id.clone()).or_default().running = Some(Running {
+                    since: now,
+                    waiting: true,
+                    meter: meter.clone(),
+                });
+            }
+        });
+        self.waiting.push_back(Piece {
+            ids,
+            group,
+            server,
+            config: Arc::clone(&self.config),
+            meter,
+            teller: self.teller.clone(),
+        });
+    }
+
+    /// Starts what waits and finds a place.
+    pub(super) fn begin_waiting(&mut self) {
+        let mut left = VecDeque::new();
+        for piece in std::mem::take(&mut self.waiting) {
+            let Some(place) = self.places.take(piece.ids.len(), piece.server.as_deref()) else {
+                left.push_back(piece);
+                continue;
+            };
+            let at_work = AtWork {
+                ids: piece.ids.clone(),
+                place,
+                since: Timestamp::now(),
+                config: Arc::clone(&piece.config),
+            };
+            self.board.change(|seen| {
+                for id in &at_work.ids {
+                    if let Some(running) =
+                        seen.jobs.get_mut(id).and_then(|job| job.running.as_mut())
+                    {
+                        running.since = at_work.since;
+                        running.waiting = false;
+                    }
+                }
+            });
+            let work = work::run(piece, self.cancel.clone(), self.clock.holds());
+            let task = self.tasks.spawn(work);
+            self.at_work.insert(task.id(), at_work);
+        }
+        self.waiting = left;
+    }
+
+    /// A task has ended, with outcomes or in a panic.
+    pub(super) fn done(&mut self, done: Result<(Id, Vec<Outcome>), JoinError>) {
+        let now = Timestamp::now();
+        let (id, outcomes) = match done {
+            Ok((id, outcomes)) => (id, outcomes),
+            Err(error) => (error.id(), Vec::new()),
+        };
+        let Some(at_work) = self.at_work.remove(&id) else {
+            return;
+        };
+        self.places.give(at_work.place);
+        let told: Vec<JobId> = outcomes.iter().map(|outcome| outcome.id.clone()).collect();
+        let seconds = now.duration_since(at_work.since).as_secs_f64();
+        for outcome in outcomes {
+            self.end(outcome, seconds, now);
+        }
+        for id in at_work.ids.into_iter().filter(|id| !told.contains(id)) {
+            let failure = work::panicked(&id);
+            if let Ok(database) = at_work.config.database(&id.database) {
+                Keeper::new(&at_work.config, self.cancel.clone())
+                    .telling_by(self.teller.clone())
+                    .record_failure(database, id.task, at_work.since, &failure);
+            }
+            let outcome = Outcome {
+                id,
+                result: Err(failure),
+                counts: None,
+            };
+            self.end(outcome, seconds, now);
+        }
+        self.remember(now);
+        self.begin_waiting();
+        self.show(now);
+        self.board.look_again();
+    }
+
+    /// A run that was never begun, because its configuration makes no job.
+    fn settle(&mut self, outcome: Outcome, now: Timestamp) {
+        self.end(outcome, 0.0, now);
+        self.remember(now);
+    }
+
+    fn end(&mut self, outcome: Outcome, seconds: f64, now: Timestamp) {
+        let id = outcome.id.clone();
+        let like_before = match &outcome.result {
+            Ok(_) => {
+                self.told.remove(&id);
+                false
+            }
+            Err(failure) => {
+                let like_before = self
+                    .told
+                    .get(&id)
+                    .is_some_and(|(told, at)| told == failure && at.elapsed() < TOLD_AGAIN);
+                if !like_before {
+                    self.told
+                        .insert(id.clone(), (failure.clone(), Instant::now()));
+                }
+                like_before
+            }
+        };
+        work::log_end(&outcome, seconds, like_before);
+        let ended = outcome.ended();
+        self.agenda.ended(&id, ended, now);
+        let record = self.ledger.read(&id.database, id.task);
+        self.board.change(|seen| {
+            let job = seen.jobs.entry(id).or_default();
+            job.running = None;
+            job.record = record;
+            match ended {
+                Ended::Well => job.counts.succeeded += 1,
+                Ended::Failed(kind) if kind != Kind::Busy => job.counts.failed += 1,
+                Ended::Failed(_) | Ended::Stopped => {}
+            }
+            if let Some(counts) = outcome.counts {
+                job.sweeps.get_or_insert_default().add(counts);
+            }
+        });
+    }
+}
