@@ -26,10 +26,10 @@ use crate::units::HumanDuration;
 pub const LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// How long the hooks after a backup may still take when the run is stopped: they put right what `before` has begun.
-pub const LIMIT_STOPPED: Duration = Duration::from_secs(2);
+pub const LIMIT_STOPPED: Duration = Duration::from_secs(1);
 
 /// How long a hook that was asked to end may take to do so.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How long the last lines of a hook that has ended may take to arrive.
 const LAST_LINES: Duration = Duration::from_secs(1);

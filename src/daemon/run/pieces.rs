@@ -46,6 +46,7 @@ impl Daemon {
             if let Err(failure) = &outcome.result {
                 let (config, cancel) = (Arc::clone(&config), self.cancel.clone());
                 let (name, failure) = (outcome.name.clone(), failure.clone());
+                // Its hooks may take their time: not the loop's.
                 tokio::spawn(async move {
                     let keeper = Keeper::new(&config, cancel);
                     keeper.never_begun(&name, &failure).await;
