@@ -66,14 +66,15 @@ impl Gatherer {
             let storages = database.storage.iter().map(|name| name.as_str());
             asked.extend(storages.map(|storage| (at, database, storage)));
         }
-        let looked = stream::iter(asked)
+        let looks: Vec<_> = asked
+            .into_iter()
             .map(|(at, database, storage)| async move {
                 let held = self.look(config, database, storage).await;
                 let name = storage.to_owned();
                 (at, StorageState { name, held })
             })
-            .buffered(AT_ONCE)
-            .collect::<Vec<_>>();
+            .collect();
+        let looked = stream::iter(looks).buffered(AT_ONCE).collect::<Vec<_>>();
         for (at, storage) in looked.await {
             let state: &mut DatabaseState = &mut states[at];
             state.storages.push(storage);
