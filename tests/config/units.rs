@@ -10,11 +10,15 @@ use rdbkeeper::cli::args;
 fn units() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let entries = fs::read_dir(folder).unwrap();
-    entries
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            (name, fs::read_to_string(entry.path()).unwrap())
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let units = paths.filter(|path| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        matches!(kind, Some("service" | "timer"))
+    });
+    units
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
         })
         .collect()
 }
@@ -58,4 +62,27 @@ fn systemd_understands_the_units() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.is_empty(), "{told}");
+}
+
+#[test]
+fn the_units_expose_no_more_than_2_of_10() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for (name, _) in units() {
+        if !name.ends_with(".service") {
+            continue;
+        }
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
+            .arg(folder.join(&name))
+            .output();
+        let Ok(output) = output else {
+            return; // Nobody here who could say.
+        };
+        let told = String::from_utf8_lossy(&output.stderr);
+        if told.contains("unrecognized option") {
+            return; // systemd before 250.
+        }
+        let verdict = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name}: {verdict}{told}");
+    }
 }

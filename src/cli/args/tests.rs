@@ -104,7 +104,7 @@ fn a_wrong_line_is_a_usage_failure_and_knows_json() {
         "rdbkeeper restore a --to b --type strings",
         "rdbkeeper restore a --to b --rate 0",
         "rdbkeeper -v -q check",
-        "rdbkeeper --log journald check",
+        "rdbkeeper --log syslog check",
     ] {
         let (failure, json) = wrong(line);
         assert_eq!(failure.kind, Kind::Usage, "{line}");
