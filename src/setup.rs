@@ -146,6 +146,7 @@ pub fn prune(
     database: &DatabaseConfig,
     storages: Vec<NamedStore>,
     cancel: &CancellationToken,
+    gate: &prune::Gate,
 ) -> prune::Job {
     prune::Job {
         name: database.name.to_string(),
@@ -156,6 +157,7 @@ pub fn prune(
         timeout: database.timeout,
         host: host_name(),
         cancel: cancel.clone(),
+        gate: gate.clone(),
     }
 }
 

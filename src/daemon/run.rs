@@ -25,6 +25,7 @@ use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::prune::Gate;
 use crate::runs::Task;
 use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
@@ -43,6 +44,7 @@ const STARTS: u32 = 3;
 /// The daemon.
 pub(super) struct Daemon {
     config: Arc<Config>,
+    gate: Gate,
     origin: Origin,
     agenda: Agenda,
     board: Board,
@@ -113,6 +115,7 @@ impl Daemon {
             _alone: alone,
             state,
             config,
+            gate: Gate::default(),
             origin,
         };
         daemon.ask_stores(now);
@@ -200,7 +203,9 @@ impl Daemon {
     }
 
     fn watch_clock(&mut self, now: Timestamp) {
-        if let Some(leap) = self.clock.look(now, clock::up()) {
+        let leap = self.clock.look(now, clock::up());
+        self.gate.doubt_clock(self.clock.holds());
+        if let Some(leap) = leap {
             let text = format!(
                 "the clock leapt forward by {} hours: nothing is removed for a day",
                 leap.as_hours()
@@ -306,6 +311,10 @@ impl Daemon {
             fixed.push("listen");
         }
         self.config = Arc::new(config);
+        // What was begun removes nothing more: it would go by the policy of before.
+        self.gate.retire();
+        self.gate = Gate::default();
+        self.gate.doubt_clock(self.clock.holds());
         self.agenda.configure(
             scheduled(&self.config),
             self.config.daemon.timezone.clone(),

@@ -12,6 +12,7 @@ use crate::backup::{self, Job};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::prune::Gate;
 use crate::runs::teller::Teller;
 use crate::runs::{Keeper, Task};
 use crate::sessions::tally::RuleCounts;
@@ -32,6 +33,8 @@ pub(super) struct Piece {
     pub(super) server: Option<String>,
     /// As it was configured when it was due.
     pub(super) config: Arc<Config>,
+    /// Whether what that configuration says may still be removed.
+    pub(super) gate: Gate,
     /// How far it is.
     pub(super) meter: Meter,
     /// Who tells of it.
@@ -93,16 +96,16 @@ impl Outcome {
     }
 }
 
-/// Does it. `hold_prune`: nothing is removed after a backup.
-pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: bool) -> Vec<Outcome> {
+/// Does it.
+pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome> {
     stage::reached("daemon-run");
     let config = piece.config;
     // Whatever happens to this piece, the others go on.
     let stop = cancel.child_token();
-    let mut keeper = Keeper::new(&config, stop.clone())
+    let keeper = Keeper::new(&config, stop.clone())
         .with_meter(piece.meter)
+        .with_gate(piece.gate)
         .telling_by(piece.teller);
-    keeper.hold_prune = hold_prune;
     let mut outcomes = Vec::new();
     let started_at = Timestamp::now();
     if !piece.group.is_empty() {

@@ -122,9 +122,15 @@ async fn ripe(
 }
 
 fn go_on(job: &Job) -> Result<(), Failure> {
-    match job.cancel.is_cancelled() {
-        true => Err(interrupted()),
-        false => Ok(()),
+    if job.cancel.is_cancelled() {
+        return Err(interrupted());
+    }
+    match job.gate.closed() {
+        Some(why) => Err(Failure::new(
+            Kind::Interrupted,
+            format!("nothing more is removed: {why}"),
+        )),
+        None => Ok(()),
     }
 }
 

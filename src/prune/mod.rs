@@ -4,9 +4,10 @@
 //! that cannot be listed in full, and one storage's trouble does not keep the others from being pruned. It is
 //! decided once without the lease, so that a storage with nothing to remove is not written to, and again with it.
 //! The trap is all that can change between the decision and the deed: before each removal the lease is looked
-//! at, the backup is looked at for a new pin, and the newest good one must still be there.
+//! at, the backup is looked at for a new pin, the newest good one must still be there, and the [`Gate`] open.
 
 mod apply;
+mod gate;
 mod survey;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::failure::{Failure, Kind};
 use crate::retention::{self, Guard, Reason};
 use crate::storage::NamedStore;
 
+pub use self::gate::{Closed, Gate};
 use self::survey::Survey;
 
 /// How long a removal that has begun may go on after the signal to stop. What it leaves is debris.
@@ -47,6 +49,8 @@ pub struct Job {
     pub host: String,
     /// Stops it between two removals.
     pub cancel: CancellationToken,
+    /// Keeps it from removing anything more while it is closed.
+    pub gate: Gate,
 }
 
 /// Whether anything is removed.

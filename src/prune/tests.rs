@@ -112,6 +112,7 @@ fn job(storages: Vec<NamedStore>, keep: Keep) -> Job {
         timeout: Duration::from_secs(3600),
         host: "here".to_owned(),
         cancel: CancellationToken::new(),
+        gate: Gate::default(),
     }
 }
 
@@ -349,5 +350,22 @@ async fn nothing_more_goes_after_the_signal_to_stop() {
     let done = prune(&job, Mode::Remove, now()).await;
     assert_eq!(done[0].failure.as_ref().unwrap().kind, Kind::Interrupted);
     // The one that had begun went in full, and the lease was given back.
+    assert_eq!(archive.folders(), ids(&[B, C]));
+}
+
+#[tokio::test]
+async fn nothing_more_goes_once_the_configuration_is_another_one() {
+    let archive = Archive::of(&[(A, 10), (B, 10), (C, 10)]);
+    let job = job(vec![archive.storage("disk")], last(1));
+    let (gate, first) = (job.gate.clone(), archive.path(&id(A)).join("manifest.json"));
+    stage::at("prune-manifest-gone", move || {
+        if !first.exists() {
+            gate.retire();
+        }
+    });
+    let done = prune(&job, Mode::Remove, now()).await;
+    let failure = done[0].failure.as_ref().unwrap();
+    assert_eq!(failure.kind, Kind::Interrupted);
+    assert!(failure.causes[0].contains("read anew"), "{failure:?}");
     assert_eq!(archive.folders(), ids(&[B, C]));
 }

@@ -24,6 +24,7 @@ use crate::backup::Made;
 use crate::config::{Config, DatabaseConfig};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::prune::Gate;
 use crate::setup;
 
 use self::ledger::{Attempt, Ledger};
@@ -71,8 +72,7 @@ pub struct Keeper<'a> {
     meter: Meter,
     teller: Teller,
     hook_limit: Duration,
-    /// Nothing is pruned after a backup: the clock cannot be trusted at the moment.
-    pub hold_prune: bool,
+    gate: Gate,
 }
 
 /// How long a command waits at its end for notices that are not delivered yet; less when it was stopped.
@@ -90,7 +90,7 @@ impl<'a> Keeper<'a> {
             meter: Meter::default(),
             teller: Teller::new(Patience::COMMAND),
             hook_limit: hooks::LIMIT,
-            hold_prune: false,
+            gate: Gate::default(),
         }
     }
 
@@ -98,6 +98,13 @@ impl<'a> Keeper<'a> {
     #[must_use]
     pub fn telling_by(mut self, teller: Teller) -> Keeper<'a> {
         self.teller = teller;
+        self
+    }
+
+    /// Removes nothing while this gate is closed, also in the middle of it.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Gate) -> Keeper<'a> {
+        self.gate = gate;
         self
     }
 

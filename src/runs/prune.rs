@@ -35,7 +35,7 @@ impl Keeper<'_> {
         storages: Vec<NamedStore>,
         mode: Mode,
     ) -> Vec<Pruned> {
-        let job = setup::prune(self.config, database, storages, &self.cancel);
+        let job = setup::prune(self.config, database, storages, &self.cancel, &self.gate);
         prune(&job, mode, Timestamp::now()).await
     }
 
@@ -48,10 +48,10 @@ impl Keeper<'_> {
         if outcome.kept_in.is_empty() {
             return;
         }
-        if self.hold_prune {
+        if let Some(why) = self.gate.closed() {
             tracing::info!(
                 database = outcome.name,
-                "nothing is pruned: the clock was changed a short while ago"
+                "not pruned: {why}; the next backup prunes"
             );
             return;
         }

@@ -83,6 +83,7 @@ impl Daemon {
             group,
             server,
             config: Arc::clone(&self.config),
+            gate: self.gate.clone(),
             meter,
             teller: self.teller.clone(),
         });
@@ -112,7 +113,7 @@ impl Daemon {
                     }
                 }
             });
-            let work = work::run(piece, self.cancel.clone(), self.clock.holds());
+            let work = work::run(piece, self.cancel.clone());
             let task = self.tasks.spawn(work);
             self.at_work.insert(task.id(), at_work);
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Environment;
+use crate::prune::Closed;
 use crate::server::configured::judge_url;
 
 async fn daemon(folder: &Path, tables: &str) -> Daemon {
@@ -84,4 +85,22 @@ async fn what_a_reload_cannot_change_is_said() {
     // And the file itself is as it was.
     daemon.reload();
     assert!(daemon.board.read().troubles.is_empty());
+}
+
+#[tokio::test]
+async fn a_reload_closes_the_gate_of_what_was_begun_and_a_leap_that_of_what_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(folder.path(), ONE).await;
+    let before = daemon.gate.clone();
+    daemon.reload();
+    assert_eq!(before.closed(), Some(Closed::Outdated));
+    let after = daemon.gate.clone();
+    assert_eq!(after.closed(), None);
+    let leap = Timestamp::now() + jiff::SignedDuration::from_hours(48);
+    daemon.watch_clock(leap);
+    assert_eq!(after.closed(), Some(Closed::Clock));
+    daemon.reload();
+    assert_eq!(daemon.gate.closed(), Some(Closed::Clock));
+    daemon.watch_clock(Timestamp::now());
+    assert_eq!(daemon.gate.closed(), None);
 }
