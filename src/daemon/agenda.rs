@@ -7,7 +7,7 @@
 //!
 //! A run that was begun and did not end well (it failed for a reason that may pass, or the process was killed)
 //! stays *open*, and is tried again: after a minute, then 2, 4, 8, 16, then every 30 minutes, as long as that is
-//! before the next due time.
+//! before the next due time. A backup that at least one storage has is not.
 //!
 //! The trap: state may be lost, and the store may be silent. Without state the newest backup says what was
 //! served; until the stores have answered ([`Agenda::learn`]) a backup is not judged.
@@ -112,6 +112,9 @@ pub enum Ended {
     Well,
     /// It failed.
     Failed(Kind),
+    /// It failed, but what it made is kept somewhere: another try would make it there once more, at the cost of the
+    /// history.
+    Kept,
     /// It was stopped with the process.
     Stopped,
 }
@@ -330,7 +333,7 @@ impl Agenda {
                     job.open = 0;
                 }
             }
-            Ended::Well | Ended::Failed(_) => job.open = 0,
+            Ended::Well | Ended::Failed(_) | Ended::Kept => job.open = 0,
             // It is made up for after the restart.
             Ended::Stopped => {}
         }

@@ -61,6 +61,8 @@ pub(super) struct Outcome {
     pub(super) id: JobId,
     /// What came of it.
     pub(super) result: Result<Facts, Failure>,
+    /// Whether a storage has what it made, although it failed.
+    pub(super) kept: bool,
     /// What a sweep over sessions counted, also when it failed on the way.
     pub(super) counts: Option<Vec<RuleCounts>>,
 }
@@ -88,6 +90,7 @@ impl Outcome {
     pub(super) fn ended(&self) -> Ended {
         match &self.result {
             Ok(_) => Ended::Well,
+            Err(_) if self.kept => Ended::Kept,
             Err(failure) => match failure.kind {
                 Kind::Interrupted | Kind::Terminated => Ended::Stopped,
                 kind => Ended::Failed(kind),
@@ -122,6 +125,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
                     outcomes.push(Outcome {
                         id,
                         result: Err(failure),
+                        kept: false,
                         counts: None,
                     });
                 }
@@ -158,6 +162,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
                 Outcome {
                     id,
                     result,
+                    kept: false,
                     counts: None,
                 }
             }
@@ -169,6 +174,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
                 };
                 Outcome {
                     result: swept.map(|_| facts),
+                    kept: false,
                     counts: Some(tally.counts()),
                     id,
                 }
@@ -200,6 +206,7 @@ pub(super) fn of_backup(outcome: backup::Outcome) -> Outcome {
             database: outcome.name,
             task: Task::Backup,
         },
+        kept: !outcome.kept_in.is_empty(),
         result: outcome.result.map(|made| Facts::BackedUp {
             id: made.manifest.id.to_string(),
             keys: made.manifest.rdb.keys,
@@ -293,5 +300,23 @@ fn log_failure(id: &JobId, failure: &Failure, seconds: f64, like_before: bool) {
             let hint = failure.hint.as_deref().unwrap_or_default();
             tracing::error!(database, task, kind, seconds, hint, "{text}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_some_storage_has_is_not_one_to_try_again() {
+        let outcome = |kept_in: &[&str]| {
+            of_backup(backup::Outcome {
+                name: "web".to_owned(),
+                result: Err(Failure::new(Kind::Storage, "there is no room")),
+                kept_in: kept_in.iter().map(ToString::to_string).collect(),
+            })
+        };
+        assert_eq!(outcome(&["disk"]).ended(), Ended::Kept);
+        assert_eq!(outcome(&[]).ended(), Ended::Failed(Kind::Storage));
     }
 }

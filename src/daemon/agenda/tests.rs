@@ -168,6 +168,7 @@ fn a_failure_that_may_pass_is_tried_again_ever_later_but_not_beyond_the_next_due
     for ended in [
         Ended::Failed(Kind::Auth),
         Ended::Failed(Kind::Refused),
+        Ended::Kept,
         Ended::Well,
     ] {
         agenda.ended(&a, ended, at("2026-11-23T12:01:00Z"));

@@ -146,6 +146,7 @@ impl Daemon {
             let outcome = Outcome {
                 id,
                 result: Err(failure),
+                kept: false,
                 counts: None,
             };
             self.end(outcome, seconds, now);
@@ -191,6 +192,7 @@ impl Daemon {
             job.record = record;
             match ended {
                 Ended::Well => job.counts.succeeded += 1,
+                Ended::Kept => job.counts.failed += 1,
                 Ended::Failed(kind) if kind != Kind::Busy => job.counts.failed += 1,
                 Ended::Failed(_) | Ended::Stopped => {}
             }
