@@ -1,8 +1,10 @@
 //! One piece of work, from its place to its outcome. It runs as a task of its own: a panic in it ends that task.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +21,11 @@ use crate::sessions::tally::RuleCounts;
 use crate::stage;
 use crate::units::HumanDuration;
 
-/// For what is done around a dump: looking at the storages, hooks, removing old backups.
+/// For what is done around a dump: the hooks before it, looking at the storages.
 const AROUND: Duration = Duration::from_secs(3600);
+
+/// The same, for each database that shares the dump: its manifest goes to each of its storages.
+const AROUND_EACH: Duration = Duration::from_secs(15 * 60);
 
 /// What is to be done, for one database or for several that share a dump.
 #[derive(Debug)]
@@ -113,14 +118,26 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
     let started_at = Timestamp::now();
     if !piece.group.is_empty() {
         let limit = longest(&piece.group);
-        match tokio::time::timeout(limit, keeper.back_up_group(piece.group)).await {
-            Ok(done) => outcomes.extend(done.into_iter().map(of_backup)),
+        match tokio::time::timeout(limit, keeper.dump_group(piece.group)).await {
+            Ok(mut settled) => {
+                // Hooks and pruning have limits of their own. The backups stand, whatever becomes of these.
+                let rest = AssertUnwindSafe(keeper.wind_up(&mut settled)).catch_unwind();
+                if rest.await.is_err() {
+                    tracing::error!(
+                        "what follows a backup panicked: this is a mistake in rdbkeeper; the backup stands"
+                    );
+                }
+                outcomes.extend(settled.outcomes.into_iter().map(of_backup));
+            }
             Err(_) => {
                 stop.cancel();
                 for id in piece.ids {
                     let failure = given_up(&id, limit);
-                    if let Ok(database) = config.database(&id.database) {
+                    if !keeper.has_settled(&id.database)
+                        && let Ok(database) = config.database(&id.database)
+                    {
                         keeper.record_failure(database, id.task, started_at, &failure);
+                        failure_hooks(&config, &cancel, &id, &failure);
                     }
                     outcomes.push(Outcome {
                         id,
@@ -184,14 +201,35 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
     outcomes
 }
 
-/// How long a backup may take with all that is done around it: its own `timeout` bounds the dump alone. A storage
+/// How long backups may take with all that is done before them: its own `timeout` bounds the dump alone. A storage
 /// that never answers must not hold a place for ever.
 fn longest(group: &[Job]) -> Duration {
     let timeout = group.iter().map(|job| job.timeout).max();
+    let databases = u32::try_from(group.len()).unwrap_or(u32::MAX);
     timeout
         .unwrap_or_default()
         .saturating_mul(2)
         .saturating_add(AROUND)
+        .saturating_add(AROUND_EACH.saturating_mul(databases))
+}
+
+/// Runs the failure hooks of a backup that did not come to run them itself. They may take their time: not the
+/// loop's, and no place's.
+pub(super) fn failure_hooks(
+    config: &Arc<Config>,
+    cancel: &CancellationToken,
+    id: &JobId,
+    failure: &Failure,
+) {
+    if id.task != Task::Backup {
+        return;
+    }
+    let (config, cancel) = (Arc::clone(config), cancel.clone());
+    let (name, failure) = (id.database.clone(), failure.clone());
+    tokio::spawn(async move {
+        let keeper = Keeper::new(&config, cancel);
+        keeper.failure_hooks(&name, &failure).await;
+    });
 }
 
 fn given_up(id: &JobId, limit: Duration) -> Failure {

@@ -1,5 +1,7 @@
 //! Backing up as it is configured.
 
+use std::sync::PoisonError;
+
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -23,7 +25,7 @@ impl Keeper<'_> {
         let (groups, mut outcomes) = self.plan_backups(databases, overrides);
         for outcome in &outcomes {
             if let Err(failure) = &outcome.result {
-                self.never_begun(&outcome.name, failure).await;
+                self.failure_hooks(&outcome.name, failure).await;
             }
         }
         for group in groups {
@@ -57,8 +59,16 @@ impl Keeper<'_> {
         (group(jobs), outcomes)
     }
 
-    /// Backs up the databases of one group with one dump.
+    /// Backs up the databases of one group with one dump, with all that follows.
     pub async fn back_up_group(&self, group: Vec<Job>) -> Vec<Outcome> {
+        let mut settled = self.dump_group(group).await;
+        self.wind_up(&mut settled).await;
+        settled.outcomes
+    }
+
+    /// Backs up the databases of one group with one dump, and records how that went. Nothing that comes after changes
+    /// it: [`Keeper::wind_up`] does the rest.
+    pub async fn dump_group(&self, group: Vec<Job>) -> Settled {
         let started_at = Timestamp::now();
         let mut outcomes = Vec::with_capacity(group.len());
         let mut locked = Vec::with_capacity(group.len());
@@ -74,43 +84,75 @@ impl Keeper<'_> {
             }
         }
         let (locked, stopped) = self.before(locked).await;
-        let mut begun: Vec<&str> = locked.iter().map(|job| job.job().name.as_str()).collect();
         for (job, failure) in &stopped {
             let name = job.job().name.clone();
-            begun.push(&job.job().name);
             outcomes.push(Outcome {
                 result: Err(cannot(&name, failure.clone())),
                 name,
                 kept_in: Vec::new(),
             });
         }
+        for outcome in &outcomes {
+            self.settle(outcome, started_at);
+        }
+        // Whoever paused something must not wait for the others' dump to resume it.
+        let resuming = outcomes
+            .iter()
+            .filter(|outcome| {
+                stopped
+                    .iter()
+                    .any(|(job, _)| job.job().name == outcome.name)
+            })
+            .map(|outcome| self.hooks_after(&outcome.name, outcome.result.as_ref(), started_at));
         let context = Context {
             host: self.host.clone(),
             threads: self.config.daemon.compression_threads(),
             cancel: self.cancel.clone(),
             meter: self.meter.clone(),
         };
-        outcomes.extend(back_up_group(&locked, &context).await);
-        for outcome in &mut outcomes {
+        let (_, dumped) = tokio::join!(join_all(resuming), back_up_group(&locked, &context));
+        for outcome in &dumped {
             self.settle(outcome, started_at);
-            self.prune_after(outcome).await;
         }
-        let hooks = outcomes
-            .iter()
-            .filter(|outcome| begun.contains(&outcome.name.as_str()))
-            .map(|outcome| self.hooks_after(&outcome.name, outcome.result.as_ref(), started_at));
-        join_all(hooks).await;
-        outcomes
+        outcomes.extend(dumped);
+        Settled {
+            outcomes,
+            started_at,
+            locked,
+        }
     }
 
-    /// Runs the `failure` hooks of a backup that was never begun, because its configuration makes no job.
-    pub async fn never_begun(&self, name: &str, failure: &Failure) {
+    /// What follows the backups of a group, while their locks are held: the hooks of all, then pruning. What a
+    /// backup's hooks put right does not wait for old backups to go.
+    pub async fn wind_up(&self, settled: &mut Settled) {
+        let dumped = |outcome: &&Outcome| {
+            let mut jobs = settled.locked.iter().map(Locked::job);
+            jobs.any(|job| job.name == outcome.name)
+        };
+        let hooks = settled.outcomes.iter().filter(dumped).map(|outcome| {
+            self.hooks_after(&outcome.name, outcome.result.as_ref(), settled.started_at)
+        });
+        join_all(hooks).await;
+        for outcome in &mut settled.outcomes {
+            self.prune_after(outcome).await;
+        }
+    }
+
+    /// Whether how a backup of this database went is recorded by now, or was found to be nothing to record.
+    pub fn has_settled(&self, name: &str) -> bool {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.contains(name)
+    }
+
+    /// Runs the `failure` hooks of a backup that could not run them itself: its configuration makes no job, or it was
+    /// given up, or it panicked.
+    pub async fn failure_hooks(&self, name: &str, failure: &Failure) {
         self.hooks_after(name, Err(failure), Timestamp::now()).await;
     }
 
     /// Says that backups begin, and runs the hooks before them. Gives the jobs that may go on, and those that may not.
     async fn before(&self, jobs: Vec<Locked>) -> (Vec<Locked>, Vec<(Locked, Failure)>) {
-        let hooks = jobs.iter().map(|job| self.hooks_before(&job.job().name));
+        let hooks = jobs.iter().map(|job| self.hooks_before(job.job()));
         let results = join_all(hooks).await;
         let mut ready = Vec::with_capacity(jobs.len());
         let mut stopped = Vec::new();
@@ -123,11 +165,14 @@ impl Keeper<'_> {
         (ready, stopped)
     }
 
-    async fn hooks_before(&self, name: &str) -> Result<(), Failure> {
+    async fn hooks_before(&self, job: &Job) -> Result<(), Failure> {
+        let name = job.name.as_str();
         let Ok(database) = self.config.database(name) else {
             return Ok(());
         };
+        let storages = job.storages.iter().map(|storage| storage.name.as_str());
         if let Some(notify) = &database.notify
+            && everywhere(database, storages)
             && let Some(notice) = beginning(notify)
         {
             self.teller.tell(name, &notify.url, notice);
@@ -228,13 +273,39 @@ impl Keeper<'_> {
         ])
     }
 
-    /// What follows a backup, while its lock is held.
+    /// Records how a backup went. One that was asked for in fewer storages than are configured says nothing about
+    /// those: it neither ends what fails, nor is it a success.
     fn settle(&self, outcome: &backup::Outcome, started_at: Timestamp) {
         if let Ok(database) = self.config.database(&outcome.name) {
-            let result = outcome.result.as_ref().map(Some);
-            self.record(database, Task::Backup, started_at, result);
+            let counts = match &outcome.result {
+                Ok(made) => everywhere(database, made.storages.iter().map(String::as_str)),
+                Err(_) => true,
+            };
+            if counts {
+                let result = outcome.result.as_ref().map(Some);
+                self.record(database, Task::Backup, started_at, result);
+            }
         }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.insert(outcome.name.clone());
     }
+}
+
+/// The backups of a group that were made, or failed, and their locks.
+#[derive(Debug)]
+pub struct Settled {
+    /// What became of each.
+    pub outcomes: Vec<Outcome>,
+    started_at: Timestamp,
+    /// Those whose dump was begun.
+    locked: Vec<Locked>,
+}
+
+/// Whether these are all the storages of a database.
+fn everywhere<'s>(database: &DatabaseConfig, storages: impl Iterator<Item = &'s str>) -> bool {
+    let storages: Vec<&str> = storages.collect();
+    let mut configured = database.storage.iter();
+    configured.all(|name| storages.contains(&name.as_str()))
 }
 
 fn facts_of_backup(made: &Made) -> Facts {

@@ -14,7 +14,9 @@ pub mod settle;
 pub mod teller;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -73,6 +75,8 @@ pub struct Keeper<'a> {
     teller: Teller,
     hook_limit: Duration,
     gate: Gate,
+    /// The databases whose backups have settled.
+    settled: Mutex<BTreeSet<String>>,
 }
 
 /// How long a command waits at its end for notices that are not delivered yet; less when it was stopped.
@@ -91,6 +95,7 @@ impl<'a> Keeper<'a> {
             teller: Teller::new(Patience::COMMAND),
             hook_limit: hooks::LIMIT,
             gate: Gate::default(),
+            settled: Mutex::default(),
         }
     }
 

@@ -138,6 +138,20 @@ fn hooks_after_a_backup_do_not_change_its_result() {
 const HANGING: &str = r#"[["sh", "-c", "trap '' TERM; (trap '' TERM; echo $$ > own; sh -c 'echo $PPID > child; exec sleep 1000') ; sleep 1000"]]"#;
 
 #[test]
+fn hooks_after_a_backup_do_not_wait_for_old_backups_to_go() {
+    let server = filled();
+    let more = r#"keep = { last = 1 }
+hooks = { after = [["sh", "-c", "ls archive/web | wc -l > there"]] }"#;
+    let program = Program::new(&database("web", server.port(), more));
+    let there = || fs::read_to_string(program.folder().join("there")).unwrap();
+    program.run(["backup", "now"]).expect(0);
+    assert_eq!(there().trim(), "1");
+    program.run(["backup", "now"]).expect(0);
+    assert_eq!(there().trim(), "2");
+    assert_eq!(program.archive().join("web").read_dir().unwrap().count(), 1);
+}
+
+#[test]
 fn a_hook_that_hangs_is_killed_with_its_children() {
     let server = filled();
     let hooks = format!("timeout = \"3s\"\nhooks = {{ before = {HANGING} }}");

@@ -43,16 +43,11 @@ impl Daemon {
         let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
         let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
         for outcome in failed {
+            let outcome = work::of_backup(outcome);
             if let Err(failure) = &outcome.result {
-                let (config, cancel) = (Arc::clone(&config), self.cancel.clone());
-                let (name, failure) = (outcome.name.clone(), failure.clone());
-                // Its hooks may take their time: not the loop's.
-                tokio::spawn(async move {
-                    let keeper = Keeper::new(&config, cancel);
-                    keeper.never_begun(&name, &failure).await;
-                });
+                work::failure_hooks(&config, &self.cancel, &outcome.id, failure);
             }
-            self.settle(work::of_backup(outcome), now);
+            self.settle(outcome, now);
         }
         for group in groups {
             let ids: Vec<JobId> = group
@@ -142,6 +137,7 @@ impl Daemon {
                 Keeper::new(&at_work.config, self.cancel.clone())
                     .telling_by(self.teller.clone())
                     .record_failure(database, id.task, at_work.since, &failure);
+                work::failure_hooks(&at_work.config, &self.cancel, &id, &failure);
             }
             let outcome = Outcome {
                 id,
