@@ -369,6 +369,17 @@ fn one_bad_storage_fails_the_run_and_the_others_have_the_backup() {
         ran.stderr
     );
     assert!(ran.stderr.contains("kept as"), "{}", ran.stderr);
+    // A backup in the other one alone does not put that right.
+    let record = || {
+        let text = fs::read(program.folder().join("state/runs/web.backup.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()
+    };
+    let failed = record();
+    assert!(failed["failing_since"].is_string(), "{failed}");
+    program
+        .run(["backup", "now", "--storage", "disk"])
+        .expect(0);
+    assert_eq!(record(), failed);
     let listed = program.json(["backup", "list"]).expect(1).json();
     assert_eq!(listed[0]["storage"], "disk");
     program.run(["backup", "show", "web"]).expect(0);
