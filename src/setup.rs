@@ -154,6 +154,7 @@ pub fn prune(
         policies: database.policies.clone(),
         zone: config.daemon.timezone.clone(),
         shrink_guard: database.shrink_guard,
+        shared: database.shared,
         timeout: database.timeout,
         host: host_name(),
         cancel: cancel.clone(),

@@ -120,37 +120,12 @@ async fn look_at(
 ) -> Result<Option<u64>, Failure> {
     let mut listing = list(std::slice::from_ref(storage), Some(&job.name)).await?;
     listing.mark_shrunk(|_| job.shrink_guard);
-    refuse_another_hosts(job, context, &listing)?;
+    if !job.shared {
+        listing.must_be_of(&context.host)?;
+    }
     ask_for_room(storage, &listing).await?;
     let good = listing.backups.iter().rev().find(|backup| !backup.shrunk);
     Ok(good.map(|backup| backup.manifest.rdb.keys))
-}
-
-fn refuse_another_hosts(job: &Job, context: &Context, listing: &Listing) -> Result<(), Failure> {
-    if job.shared {
-        return Ok(());
-    }
-    let other = listing
-        .backups
-        .iter()
-        .rev()
-        .find(|backup| backup.manifest.host != context.host);
-    match other {
-        None => Ok(()),
-        Some(backup) => Err(Failure::new(
-            Kind::Refused,
-            format!(
-                "storage {} holds backups of {} that host {} took",
-                backup.place.storage(),
-                job.name,
-                backup.manifest.host
-            ),
-        )
-        .cause(format!("this host is {}", context.host))
-        .hint(
-            "give this database another name, or set `shared = true` when both hosts serve the same data",
-        )),
-    }
 }
 
 async fn ask_for_room(storage: &NamedStore, listing: &Listing) -> Result<(), Failure> {

@@ -285,6 +285,23 @@ pub fn mark_shrunk<'a>(backups: impl IntoIterator<Item = &'a mut Backup>, guard:
 }
 
 impl Listing {
+    /// Makes sure that no other host than this one took any of these backups.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when one did.
+    pub fn must_be_of(&self, host: &str) -> Result<(), Error> {
+        let mut newest_first = self.backups.iter().rev();
+        match newest_first.find(|backup| backup.manifest.host != host) {
+            None => Ok(()),
+            Some(backup) => Err(Error::Foreign {
+                storage: backup.place.storage().to_owned(),
+                database: backup.manifest.database.clone(),
+                host: backup.manifest.host.clone(),
+                here: host.to_owned(),
+            }),
+        }
+    }
+
     /// Orders both lists, oldest first. IDs alone tell no order within a second; manifests do.
     pub fn sort(&mut self) {
         let began = |backup: &Backup| (backup.manifest.started_at, backup.manifest.id.clone());

@@ -70,6 +70,18 @@ pub enum Error {
         /// Which backup, for people.
         backup: String,
     },
+    /// Another host has backups under the same name.
+    #[error("storage {storage} holds backups of {database} that host {host} took")]
+    Foreign {
+        /// The storage's name.
+        storage: String,
+        /// The database.
+        database: String,
+        /// The other host.
+        host: String,
+        /// This host.
+        here: String,
+    },
     /// Another process works on the same database.
     #[error("another process is {} {database}", work.doing())]
     Busy {
@@ -124,6 +136,11 @@ impl From<Error> for Failure {
             Error::Swept { .. } => Failure::new(Kind::Failed, message).hint(
                 "prune takes what is unfinished for longer than a day, and twice the database's `timeout`, for debris: was this process stopped?",
             ),
+            Error::Foreign { here, .. } => Failure::new(Kind::Refused, message)
+                .cause(format!("this host is {here}"))
+                .hint(
+                    "give this database another name, or set `shared = true` when both hosts serve the same data",
+                ),
             Error::Busy { .. } => {
                 Failure::new(Kind::Busy, message).hint("wait until it is done, then try again")
             }

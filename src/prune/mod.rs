@@ -43,6 +43,8 @@ pub struct Job {
     pub zone: TimeZone,
     /// Fewer keys than this times those of the last good backup are suspicious.
     pub shrink_guard: f64,
+    /// Whether other hosts back up under this name, too: otherwise nothing goes where one did.
+    pub shared: bool,
     /// How long a backup may take: what is unfinished for longer is debris.
     pub timeout: Duration,
     /// This host's name, for the lease.

@@ -41,6 +41,9 @@ pub(super) struct Plan {
 pub(super) async fn survey(storage: &NamedStore, job: &Job) -> Result<Survey, Failure> {
     let mut listing = list(std::slice::from_ref(storage), Some(&job.name)).await?;
     listing.mark_shrunk(|_| job.shrink_guard);
+    if !job.shared {
+        listing.must_be_of(&job.host)?;
+    }
     let mut items = Vec::new();
     for broken in listing.broken {
         let standing = match broken.error {

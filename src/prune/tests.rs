@@ -109,6 +109,7 @@ fn job(storages: Vec<NamedStore>, keep: Keep) -> Job {
         },
         zone: TimeZone::UTC,
         shrink_guard: 0.5,
+        shared: false,
         timeout: Duration::from_secs(3600),
         host: "here".to_owned(),
         cancel: CancellationToken::new(),
@@ -368,4 +369,19 @@ async fn nothing_more_goes_once_the_configuration_is_another_one() {
     assert_eq!(failure.kind, Kind::Interrupted);
     assert!(failure.causes[0].contains("read anew"), "{failure:?}");
     assert_eq!(archive.folders(), ids(&[B, C]));
+}
+
+#[tokio::test]
+async fn backups_of_another_host_go_only_where_the_name_is_shared() {
+    let archive = Archive::of(&[(A, 10), (B, 10)]);
+    let mut job = job(vec![archive.storage("disk")], last(1));
+    job.host = "there".to_owned();
+    for mode in [Mode::DryRun, Mode::Remove] {
+        let done = prune(&job, mode, now()).await;
+        assert_eq!(done[0].failure.as_ref().unwrap().kind, Kind::Refused);
+    }
+    assert_eq!(archive.folders(), ids(&[A, B]));
+    job.shared = true;
+    prune(&job, Mode::Remove, now()).await;
+    assert_eq!(archive.folders(), ids(&[B]));
 }
