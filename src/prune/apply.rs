@@ -1,5 +1,7 @@
 //! Doing what was decided, in one storage.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::survey::{Plan, Survey, survey};
@@ -7,11 +9,11 @@ use super::{Job, Mode, Report, State, interrupted};
 use crate::catalog::commit::{self, Pruned};
 use crate::catalog::debris::{self, Debris};
 use crate::catalog::lease::Lease;
-use crate::catalog::{Backup, BackupId, MANIFEST};
+use crate::catalog::{BackupId, MANIFEST};
 use crate::failure::{Failure, Kind};
 use crate::retention::Reason;
 use crate::stage;
-use crate::storage::NamedStore;
+use crate::storage::{NamedStore, ObjectMeta};
 
 /// Prunes one storage; how far it came is in `report`, whatever becomes of it.
 pub(super) async fn storage(
@@ -66,10 +68,10 @@ async fn leased(
     let second = survey(storage, job).await?;
     let (plan, debris) = second.plan(job, &storage.name, guard, now);
     let ripe = ripe(job, storage, debris, &plan, Mode::Remove, now).await?;
-    *report = plan.report;
+    report.clone_from(&plan.report);
     for (at, backup) in &plan.going {
         go_on(job)?;
-        must_be_there(plan.newest_good.as_ref()).await?;
+        must_be_as_surveyed(job, storage, &plan).await?;
         let judged = &mut report.backups[*at];
         match commit::prune(backup, lease).await? {
             Pruned::Removed { bytes } => {
@@ -134,26 +136,35 @@ fn go_on(job: &Job) -> Result<(), Failure> {
     }
 }
 
-/// What replaces those that go may have been deleted by hand since it was listed.
-async fn must_be_there(newest_good: Option<&Backup>) -> Result<(), Failure> {
-    let Some(backup) = newest_good else {
+/// What replaces those that go may have been deleted by hand since it was listed; and a backup may have come since,
+/// perhaps one that is shrunk, beside which nothing may go.
+async fn must_be_as_surveyed(job: &Job, storage: &NamedStore, plan: &Plan) -> Result<(), Failure> {
+    let Some(good) = &plan.newest_good else {
         return Err(Failure::new(
             Kind::Refused,
             "there is no good backup that would be left",
         ));
     };
-    let place = &backup.place;
-    let manifest = place.key(MANIFEST)?;
-    let objects = place.store().list(&place.prefix()).await?;
-    match objects.iter().any(|object| object.key == manifest) {
-        true => Ok(()),
-        false => Err(Failure::new(
-            Kind::Refused,
-            format!(
-                "{}, the newest good backup, was removed meanwhile",
-                backup.manifest.id
-            ),
-        )
-        .hint("run it again")),
+    let objects = storage.store.list(&job.name).await?;
+    let there: BTreeSet<BackupId> = objects.iter().filter_map(committed).collect();
+    if !there.contains(&good.manifest.id) {
+        let id = &good.manifest.id;
+        let message = format!("{id}, the newest good backup, was removed meanwhile");
+        return Err(Failure::new(Kind::Refused, message).hint("run it again"));
     }
+    let known = |id: &&BackupId| plan.report.backups.iter().any(|judged| judged.id == **id);
+    match there.iter().find(|id| !known(id)) {
+        Some(id) => Err(
+            Failure::new(Kind::Busy, format!("{id} was backed up meanwhile"))
+                .hint("nothing more was removed; the next prune does the rest"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The backup that this object is the manifest of.
+fn committed(object: &ObjectMeta) -> Option<BackupId> {
+    let mut segments = object.key.as_str().rsplit('/');
+    let manifest = segments.next()? == MANIFEST;
+    segments.next()?.parse().ok().filter(|_| manifest)
 }

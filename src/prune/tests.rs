@@ -385,3 +385,22 @@ async fn backups_of_another_host_go_only_where_the_name_is_shared() {
     prune(&job, Mode::Remove, now()).await;
     assert_eq!(archive.folders(), ids(&[B]));
 }
+
+#[tokio::test]
+async fn nothing_more_goes_once_there_is_a_backup_that_nobody_has_judged() {
+    let archive = Arc::new(Archive::of(&[(A, 10), (B, 10), (C, 10)]));
+    let (other, first) = (
+        Arc::clone(&archive),
+        archive.path(&id(A)).join("manifest.json"),
+    );
+    stage::at("prune-manifest-gone", move || {
+        if !first.exists() {
+            // A shrunk one, beside which nothing may go.
+            other.add(D, 1);
+        }
+    });
+    let job = job(vec![archive.storage("disk")], last(1));
+    let done = prune(&job, Mode::Remove, now()).await;
+    assert_eq!(done[0].failure.as_ref().unwrap().kind, Kind::Busy);
+    assert_eq!(archive.folders(), ids(&[B, C, D]));
+}
