@@ -10,6 +10,7 @@ mod apply;
 mod gate;
 mod survey;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -23,6 +24,7 @@ use crate::config::{Keep, Policies};
 use crate::failure::{Failure, Kind};
 use crate::retention::{self, Guard, Reason};
 use crate::storage::NamedStore;
+use crate::units::HumanDuration;
 
 pub use self::gate::{Closed, Gate};
 use self::survey::Survey;
@@ -143,6 +145,35 @@ pub async fn prune(job: &Job, mode: Mode, now: Timestamp) -> Vec<Pruned> {
         }
     });
     join_all(done).await
+}
+
+/// Prunes as [`prune`] does. What has not come to its end within `limit` is stopped as by `job.cancel`, so that it gives
+/// its lease back, and has failed.
+pub async fn prune_within(job: &Job, mode: Mode, now: Timestamp, limit: Duration) -> Vec<Pruned> {
+    let stop = job.cancel.child_token();
+    let bounded = Job {
+        cancel: stop.clone(),
+        ..job.clone()
+    };
+    let mut work = pin!(prune(&bounded, mode, now));
+    let mut done = tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(limit) => {
+            stop.cancel();
+            work.await
+        }
+    };
+    if !job.cancel.is_cancelled() {
+        for pruned in &mut done {
+            if let Some(failure) = &mut pruned.failure
+                && failure.kind == Kind::Interrupted
+            {
+                failure.kind = Kind::Timeout;
+                failure.causes = vec![format!("it took longer than {}", HumanDuration(limit))];
+            }
+        }
+    }
+    done
 }
 
 /// The newest backup of all storages, if it is shrunk: then nothing goes in any of them.

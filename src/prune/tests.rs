@@ -404,3 +404,21 @@ async fn nothing_more_goes_once_there_is_a_backup_that_nobody_has_judged() {
     assert_eq!(done[0].failure.as_ref().unwrap().kind, Kind::Busy);
     assert_eq!(archive.folders(), ids(&[B, C, D]));
 }
+
+#[tokio::test]
+async fn what_takes_too_long_is_stopped_and_gives_its_lease_back() {
+    let archive = Archive::of(&[(A, 10), (B, 10), (C, 10)]);
+    let first = archive.path(&id(A)).join("manifest.json");
+    let limit = Duration::from_secs(1);
+    stage::at("prune-manifest-gone", move || {
+        if !first.exists() {
+            std::thread::sleep(2 * limit);
+        }
+    });
+    let job = job(vec![archive.storage("disk")], last(1));
+    let done = prune_within(&job, Mode::Remove, now(), limit).await;
+    assert_eq!(done[0].failure.as_ref().unwrap().kind, Kind::Timeout);
+    let left = archive.folders();
+    assert!(!left.contains(&"prune-lease".to_owned()), "{left:?}");
+    assert!(left.contains(&id(B)), "{left:?}");
+}

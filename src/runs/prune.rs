@@ -6,10 +6,9 @@ use super::Keeper;
 use crate::backup::Outcome;
 use crate::config::DatabaseConfig;
 use crate::failure::{Failure, Kind};
-use crate::prune::{Mode, Pruned, prune};
+use crate::prune::{Mode, Pruned, prune, prune_within};
 use crate::setup;
 use crate::storage::NamedStore;
-use crate::units::HumanDuration;
 
 impl Keeper<'_> {
     /// Prunes a database in its storages, or in one storage alone, whether it is one of its own or not.
@@ -26,17 +25,8 @@ impl Keeper<'_> {
             Some(name) => setup::stores(self.config, Some(name))?,
             None => setup::storages_of(self.config, database)?,
         };
-        Ok(self.prune_in(database, storages, mode).await)
-    }
-
-    async fn prune_in(
-        &self,
-        database: &DatabaseConfig,
-        storages: Vec<NamedStore>,
-        mode: Mode,
-    ) -> Vec<Pruned> {
         let job = setup::prune(self.config, database, storages, &self.cancel, &self.gate);
-        prune(&job, mode, Timestamp::now()).await
+        Ok(prune(&job, mode, Timestamp::now()).await)
     }
 
     /// Prunes where a new backup was committed, while its lock is held. What goes wrong is told, and stays a warning:
@@ -62,19 +52,8 @@ impl Keeper<'_> {
         let has_it = |storage: &NamedStore| outcome.kept_in.contains(&storage.name);
         let storages = storages.into_iter().filter(has_it).collect();
         // A storage that hangs must not keep the database's lock for ever.
-        let work = self.prune_in(database, storages, Mode::Remove);
-        let Ok(all) = tokio::time::timeout(database.timeout, work).await else {
-            let told = format!(
-                "cannot prune {}: it took longer than {}",
-                outcome.name,
-                HumanDuration(database.timeout)
-            );
-            tracing::error!(database = outcome.name, "{told}");
-            if let Ok(made) = &mut outcome.result {
-                made.warnings.push(told);
-            }
-            return;
-        };
+        let job = setup::prune(self.config, database, storages, &self.cancel, &self.gate);
+        let all = prune_within(&job, Mode::Remove, Timestamp::now(), database.timeout).await;
         for pruned in all {
             if pruned.report.guard.is_some() {
                 tracing::info!(
