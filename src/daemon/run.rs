@@ -25,15 +25,21 @@ use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::prune::Gate;
-use crate::runs::Task;
+use crate::prune::{self, Gate};
 use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
+use crate::runs::{Task, hooks};
 use crate::setup;
 
 /// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-const STOP: Duration = Duration::from_millis(2500);
+const STOP: Duration = Duration::from_secs(3);
+
+// A removal that was begun comes to its end in that time, and hooks put right what they began.
+const _: () = assert!(prune::GRACE.as_millis() < STOP.as_millis());
+const _: () = assert!(hooks::LONGEST_STOPPED.as_millis() < STOP.as_millis());
+// And all of it is over before whoever stops us loses patience.
+const _: () = assert!(DRAIN.as_secs() + STOP.as_secs() + LAST_NOTICES.as_secs() < 10);
 
 /// How long notices may take to be delivered when all work has ended.
 const LAST_NOTICES: Duration = Duration::from_secs(1);
@@ -384,8 +390,10 @@ impl Daemon {
                 );
             }
         }
+        let hooks = self.left_behind();
         self.tasks.detach_all();
-        self.teller.drain(LAST_NOTICES).await;
+        let hooks = tokio::time::timeout(LAST_NOTICES, hooks);
+        let _ = tokio::join!(self.teller.drain(LAST_NOTICES), hooks);
         tracing::info!("stopped");
     }
 

@@ -30,7 +30,7 @@ pub use self::gate::{Closed, Gate};
 use self::survey::Survey;
 
 /// How long a removal that has begun may go on after the signal to stop. What it leaves is debris.
-const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// A database to prune: what its configuration says, resolved.
 #[derive(Clone, Debug)]

@@ -34,6 +34,13 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long the last lines of a hook that has ended may take to arrive.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// The same for one that was stopped: somebody waits for the process to end.
+const LAST_LINES_STOPPED: Duration = Duration::from_millis(200);
+
+/// How long hooks take at most when a run is stopped: one before the backup ends, and those after it have their time.
+pub const LONGEST_STOPPED: Duration =
+    LIMIT_STOPPED.saturating_add(GRACE.saturating_add(LAST_LINES_STOPPED).saturating_mul(2));
+
 /// The longest value of a variable, in bytes: one larger than 128 KiB would keep the program from being started.
 const LONGEST_VALUE: usize = 8 << 10;
 
@@ -193,7 +200,11 @@ pub async fn run(hook: &Hook<'_>, cancel: &CancellationToken) -> Result<(), Hook
     if ended.is_err() {
         running.end().await;
     }
-    let _ = timeout(LAST_LINES, listening).await;
+    let last_lines = match ended {
+        Err(true) => LAST_LINES_STOPPED,
+        _ => LAST_LINES,
+    };
+    let _ = timeout(last_lines, listening).await;
     let output = listener.last_lines();
     match ended {
         Ok(status) if status.success() => Ok(()),

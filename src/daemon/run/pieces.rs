@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use crate::backup::Job;
 use crate::daemon::agenda::{Ended, JobId, Why};
 use crate::daemon::board::Running;
 use crate::daemon::work::{self, AtWork, Outcome, Piece};
-use crate::failure::Kind;
+use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::runs::{Keeper, Task};
 use crate::setup::Overrides;
@@ -151,6 +152,32 @@ impl Daemon {
         self.begin_waiting();
         self.show(now);
         self.board.look_again();
+    }
+
+    /// Runs the failure hooks of backups that do not end: what was paused before them is to be resumed.
+    pub(super) fn left_behind(&self) -> impl Future<Output = ()> + use<> {
+        let mut all = Vec::new();
+        for at_work in self.at_work.values() {
+            for id in at_work.ids.iter().filter(|id| id.task == Task::Backup) {
+                let record = self.ledger.read(&id.database, id.task);
+                if record
+                    .attempt
+                    .is_some_and(|attempt| attempt.finished_at >= at_work.since)
+                {
+                    continue;
+                }
+                let (config, cancel) = (Arc::clone(&at_work.config), self.cancel.clone());
+                let name = id.database.clone();
+                all.push(async move {
+                    let failure = Failure::new(Kind::Interrupted, "stopped, and it did not end");
+                    let keeper = Keeper::new(&config, cancel);
+                    keeper.failure_hooks(&name, &failure).await;
+                });
+            }
+        }
+        async {
+            join_all(all).await;
+        }
     }
 
     /// A run that was never begun, because its configuration makes no job.
