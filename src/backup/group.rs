@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fan::{self, Fanned, Output};
@@ -20,6 +22,9 @@ use crate::source::{self, Pumped};
 use crate::stage;
 use crate::storage::{self, NamedStore};
 use crate::units::HumanDuration;
+
+/// How long it may take to see what a storage has, before a backup begins.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How many chunks of a dump may wait for the scanner.
 const CHUNKS: usize = 8;
@@ -95,8 +100,12 @@ async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
         storages: Vec::new(),
         unfit: Vec::new(),
     };
-    for storage in &job.storages {
-        match look_at(storage, job, context).await {
+    let looks = job.storages.iter().map(async |storage| {
+        let looked = timeout(LOOK, look_at(storage, job, context)).await;
+        (storage, looked.unwrap_or_else(|_| Err(silent(storage))))
+    });
+    for (storage, looked) in join_all(looks).await {
+        match looked {
             Ok(keys) => {
                 ready.keys_before = ready.keys_before.or(keys);
                 ready.storages.push(storage.clone());
@@ -110,6 +119,13 @@ async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
         return Err(ready.unfit.swap_remove(0).1);
     }
     Ok(ready)
+}
+
+/// The failure of a storage that cannot be looked at in time.
+fn silent(storage: &NamedStore) -> Failure {
+    let (name, limit) = (&storage.name, HumanDuration(LOOK));
+    let message = format!("storage {name} does not answer within {limit}");
+    Failure::new(Kind::Storage, message).hint("try again later")
 }
 
 /// Looks at what a storage has of this database; gives the keys of its newest good backup.
@@ -427,7 +443,7 @@ async fn finish(
     let mut storages = Vec::new();
     let unfit = ready.unfit.first().cloned();
     let mut failed = unfit.map(|(name, failure)| not_in(&name, failure));
-    for Uploaded { place, result } in uploads {
+    let commits = uploads.into_iter().map(async |Uploaded { place, result }| {
         let name = place.storage().to_owned();
         let committed = match result {
             Ok(upload) => commit(Prepared { place, upload }, &manifest)
@@ -435,6 +451,9 @@ async fn finish(
                 .map_err(Failure::from),
             Err(error) => Err(error.into()),
         };
+        (name, committed)
+    });
+    for (name, committed) in join_all(commits).await {
         match committed {
             Ok(()) => storages.push(name),
             Err(failure) => {

@@ -11,7 +11,7 @@ use super::list::{ACCEPTED, Backup, PINNED, Place};
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
-use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Problem, Upload};
+use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Problem, STALL, Upload, within};
 
 /// Data that is fully written, in one storage, and waits for its manifest.
 pub struct Prepared {
@@ -31,12 +31,16 @@ pub fn key(database: &str, id: &BackupId, object: &str) -> Result<ObjectKey, sto
 pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error> {
     let Prepared { place, upload } = prepared;
     stage::reached("before-data");
-    upload.finish().await?;
+    let store = place.store().describe();
+    within(STALL, &store, "finish the data", upload.finish()).await?;
     stage::reached("before-manifest");
-    must_have_its_data(&place, manifest).await?;
-    let put = put_manifest(&place, manifest).await;
+    let put = async {
+        must_have_its_data(&place, manifest).await?;
+        put_manifest(&place, manifest).await
+    };
+    let put = put.await;
     if put.is_err()
-        && let Err(error) = take_back(&place, manifest).await
+        && let Err(error) = within(STALL, &store, "take it back", take_back(&place, manifest)).await
     {
         // Debris: it costs room until it is swept.
         tracing::warn!(
@@ -51,7 +55,9 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
 /// A process that stood still here for longer than a day may find that its data was taken for debris.
 async fn must_have_its_data(place: &Place, manifest: &Manifest) -> Result<(), Error> {
     let key = place.key(&manifest.data.object)?;
-    let objects = place.store().list(&place.prefix()).await?;
+    let (prefix, store) = (place.prefix(), place.store().describe());
+    let listing = place.store().list(&prefix);
+    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
     match objects.iter().any(|object| object.key == key) {
         true => Ok(()),
         false => Err(Error::Swept {
@@ -84,7 +90,11 @@ async fn put_manifest(place: &Place, manifest: &Manifest) -> Result<(), Error> {
         why: error.to_string(),
     })?;
     let key = place.key(MANIFEST)?;
-    place.store().put_new(&key, bytes.into()).await?;
+    let (store, put) = (
+        place.store().describe(),
+        place.store().put_new(&key, bytes.into()),
+    );
+    within(STALL, &store, format!("write {key}"), put).await?;
     Ok(())
 }
 
@@ -174,4 +184,68 @@ pub fn places(storages: &[NamedStore], database: &str, id: &BackupId) -> Vec<Pla
         .iter()
         .map(|storage| Place::new(storage.clone(), [database, id.as_str()]))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::catalog::manifest::{Data, FORMAT, Rdb, Source};
+    use crate::pipeline::Compression;
+    use crate::storage::LocalStore;
+
+    #[tokio::test]
+    async fn data_that_gets_no_manifest_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = NamedStore {
+            name: "disk".to_owned(),
+            store: Arc::new(LocalStore::new(folder.path())),
+        };
+        let id = BackupId::new(Timestamp::now()).unwrap();
+        let place = places(&[storage], "web", &id).remove(0);
+        let manifest = Manifest {
+            format: FORMAT,
+            started_at: id.time(),
+            snapshot_at: id.time(),
+            finished_at: id.time(),
+            id,
+            database: "web".to_owned(),
+            host: "here".to_owned(),
+            tool: "rdbkeeper 0.1.0".to_owned(),
+            source: Source::default(),
+            method: "scan".to_owned(),
+            consistency: "fuzzy".to_owned(),
+            rdb: Rdb::default(),
+            data: Data {
+                object: "dump.rdb".to_owned(),
+                bytes: 4,
+                sha256: String::new(),
+                plain_bytes: 4,
+                plain_sha256: String::new(),
+                compression: Compression::None,
+                encryption: None,
+                recipients: Vec::new(),
+            },
+        };
+        let key = place.key("dump.rdb").unwrap();
+        let mut upload = place.store().upload(&key).await.unwrap();
+        upload.part(b"data".as_slice().into()).await.unwrap();
+        // A folder that cannot be listed once the data is there.
+        let backup = folder.path().join(place.prefix());
+        let (data, knot) = (backup.join("dump.rdb"), backup.join("knot"));
+        let there = data.clone();
+        crate::stage::at("before-manifest", move || {
+            if there.exists() {
+                let _ = std::os::unix::fs::symlink(&knot, &knot);
+            }
+        });
+        let error = commit(Prepared { place, upload }, &manifest).await;
+        assert!(matches!(error, Err(Error::Storage(_))), "{error:?}");
+        assert!(!data.exists());
+        assert!(!backup.join(MANIFEST).exists());
+    }
 }

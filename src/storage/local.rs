@@ -24,6 +24,9 @@ use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Unfinished, Up
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
 
+/// How much of an upload may not be on the disk yet: syncing all of it at the end would look like standing still.
+const UNSYNCED_BYTES: usize = 256 << 20;
+
 /// A store in a folder of a local file system.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
@@ -120,6 +123,7 @@ impl Store for LocalStore {
                 store: self.clone(),
                 key: key.clone(),
                 file: Some(file),
+                unsynced: 0,
             });
             Ok(upload)
         })
@@ -272,6 +276,7 @@ struct LocalUpload {
     store: LocalStore,
     key: ObjectKey,
     file: Option<private::TemporaryFile>,
+    unsynced: usize,
 }
 
 impl Upload for LocalUpload {
@@ -285,11 +290,19 @@ impl Upload for LocalUpload {
                     format!("go on with {}", self.key),
                 ));
             };
+            self.unsynced += data.len();
+            let sync = self.unsynced >= UNSYNCED_BYTES;
+            if sync {
+                self.unsynced = 0;
+            }
             let action = format!("write {}", self.key);
             let file = self
                 .store
                 .blocking(action, move |_| {
                     file.file().write_all(&data)?;
+                    if sync {
+                        file.file().sync_data()?;
+                    }
                     Ok(file)
                 })
                 .await?;

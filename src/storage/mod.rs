@@ -11,12 +11,14 @@ pub mod probe;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::failure::{Failure, Kind};
+use crate::units::HumanDuration;
 
 pub use local::{BroughtFile, LocalStore};
 
@@ -24,6 +26,33 @@ pub use local::{BroughtFile, LocalStore};
 ///
 /// It is above the 5 MiB that S3 asks of every part but the last.
 pub const PART_BYTES: usize = 8 << 20;
+
+/// How long one step in a store may take (a part, an object's appearing, a listing) before the store counts as away:
+/// one that hangs must not hold up the others for ever. Parts are a few mebibytes.
+pub const STALL: Duration = Duration::from_secs(120);
+
+/// Does a step in a store, within a limit. What the store still does of it after that is not known.
+///
+/// # Errors
+/// Those of the work; [`Problem::Unavailable`] when it takes longer.
+pub async fn within<T>(
+    limit: Duration,
+    store: &str,
+    action: impl fmt::Display,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::new(
+            Problem::Unavailable,
+            store,
+            format!(
+                "{action}: it does not answer within {}",
+                HumanDuration(limit)
+            ),
+        )),
+    }
+}
 
 /// The key of an object: segments joined by `/`, none empty, none starting with a dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
