@@ -1,7 +1,8 @@
 //! One piece of work of a kind at a time for a database on this host, whoever asked for it.
 //!
 //! A lock is an advisory lock on a file in the state folder: the kernel gives it back when the
-//! process ends, however it ends, so there is nothing stale to clean up. The file itself stays.
+//! process ends, however it ends, so there is nothing stale to clean up. The file itself stays, and does where the state
+//! folder can be written to no more.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -52,8 +53,7 @@ impl HostLock {
             source,
         };
         private::make_folders(&folder).map_err(|error| fail("make the folder of", error))?;
-        let file =
-            private::open_or_create(&path).map_err(|error| fail("open the lock file", error))?;
+        let file = private::open_lock(&path).map_err(|error| fail("open the lock file", error))?;
         match file.try_lock() {
             Ok(()) => Ok(HostLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy {

@@ -68,6 +68,24 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a file to be locked, as [`open_or_create`] does. Where nothing can be written to any more, one that is there
+/// is opened to be read: a disk that has turned read-only must not keep a backup from being taken elsewhere.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    open_or_create(path).or_else(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            open_to_read(path).map_err(|_| error)
+        }
+        _ => Err(error),
+    })
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
 /// The folder that holds `path`; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
@@ -168,5 +186,27 @@ impl Drop for TemporaryFile {
             // What cannot be removed is debris that no listing shows.
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_lock_that_can_only_be_read_excludes_one_that_can_be_written_and_is_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.lock");
+        assert!(open_to_read(&path).is_err());
+        let written = open_lock(&path).unwrap();
+        let read = open_to_read(&path).unwrap();
+        read.try_lock().unwrap();
+        assert!(written.try_lock().is_err());
+        drop(read);
+        written.try_lock().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open_to_read(&link).is_err());
     }
 }
