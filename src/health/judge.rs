@@ -65,6 +65,8 @@ pub enum What {
     VerifyFailed,
     /// Sessions were not expired.
     SessionsFailed,
+    /// Old backups could not be removed.
+    PruneFailed,
 }
 
 impl What {
@@ -80,6 +82,7 @@ impl What {
             What::FromFuture => "from-future",
             What::VerifyFailed => "verify-failed",
             What::SessionsFailed => "sessions-failed",
+            What::PruneFailed => "prune-failed",
         }
     }
 }
@@ -149,6 +152,14 @@ impl Found<'_> {
 
     fn runs(&mut self) {
         for (task, record) in &self.state.records {
+            if let Some(failed) = &record.prune_failed {
+                let message = format!(
+                    "old backups of {} are not removed: {}",
+                    self.state.name, failed.message
+                );
+                let since = Some(failed.since);
+                self.add(What::PruneFailed, Severity::Warning, None, since, message);
+            }
             let Some(attempt) = &record.attempt else {
                 continue;
             };

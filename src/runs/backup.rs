@@ -302,7 +302,10 @@ pub struct Settled {
 }
 
 /// Whether these are all the storages of a database.
-fn everywhere<'s>(database: &DatabaseConfig, storages: impl Iterator<Item = &'s str>) -> bool {
+pub(super) fn everywhere<'s>(
+    database: &DatabaseConfig,
+    storages: impl Iterator<Item = &'s str>,
+) -> bool {
     let storages: Vec<&str> = storages.collect();
     let mut configured = database.storage.iter();
     configured.all(|name| storages.contains(&name.as_str()))

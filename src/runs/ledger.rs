@@ -45,6 +45,18 @@ pub struct Record {
     /// Whether the last backup that was made is shrunk: its episode was told.
     #[serde(default)]
     pub shrunk: bool,
+    /// That old backups could not be removed after a backup, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_failed: Option<PruneFailed>,
+}
+
+/// Old backups were not removed, although a policy says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneFailed {
+    /// When it failed first.
+    pub since: Timestamp,
+    /// Why it failed last, in one line.
+    pub message: String,
 }
 
 /// How a run went.
@@ -116,8 +128,19 @@ impl Record {
                 false => BTreeMap::new(),
             },
             shrunk: self.shrunk,
+            prune_failed: self.prune_failed,
             attempt: Some(attempt),
         }
+    }
+}
+
+impl Record {
+    /// The record after old backups were removed, or could not be.
+    #[must_use]
+    pub fn after_prune(mut self, failed: Option<String>, now: Timestamp) -> Record {
+        let since = self.prune_failed.map_or(now, |before| before.since);
+        self.prune_failed = failed.map(|message| PruneFailed { since, message });
+        self
     }
 }
 
@@ -208,6 +231,21 @@ mod tests {
             (record.succeeded_at, record.failing_since),
             (Some(at(41)), None)
         );
+    }
+
+    #[test]
+    fn that_old_backups_stay_is_remembered_since_when_until_they_go() {
+        let failed = |message: &str| Some(message.to_owned());
+        let record = Record::default()
+            .after_prune(failed("denied"), at(10))
+            .after(Attempt::new(at(20), at(21), None))
+            .after_prune(failed("full"), at(22));
+        let expected = PruneFailed {
+            since: at(10),
+            message: "full".to_owned(),
+        };
+        assert_eq!(record.prune_failed, Some(expected));
+        assert_eq!(record.after_prune(None, at(30)).prune_failed, None);
     }
 
     #[test]

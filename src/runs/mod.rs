@@ -29,7 +29,7 @@ use crate::meter::Meter;
 use crate::prune::Gate;
 use crate::setup;
 
-use self::ledger::{Attempt, Ledger};
+use self::ledger::{Attempt, Ledger, Record};
 use self::notices::{Ended, ending};
 use self::teller::{Patience, Teller};
 
@@ -175,13 +175,7 @@ impl<'a> Keeper<'a> {
         let shrunk = made.map(|made| made.shrunk);
         let old = self.ledger.read(name, task);
         let (record, news) = settle::settle(old, attempt.clone(), shrunk);
-        if let Err(error) = self.ledger.write(name, task, &record) {
-            tracing::warn!(
-                database = name,
-                "the record of this {task} run cannot be kept in {}: {error}",
-                self.ledger.folder().display()
-            );
-        }
+        self.keep(name, task, &record);
         if let Some(notify) = &database.notify {
             let ended = Ended {
                 database: name,
@@ -193,6 +187,19 @@ impl<'a> Keeper<'a> {
             for notice in ending(notify, &ended, &news) {
                 self.teller.tell(name, &notify.url, notice);
             }
+        }
+    }
+}
+
+impl Keeper<'_> {
+    /// Keeps a record. That it cannot be is told, and no more: it is remembered as long as the process lives.
+    fn keep(&self, name: &str, task: Task, record: &Record) {
+        if let Err(error) = self.ledger.write(name, task, record) {
+            tracing::warn!(
+                database = name,
+                "the record of this {task} run cannot be kept in {}: {error}",
+                self.ledger.folder().display()
+            );
         }
     }
 }

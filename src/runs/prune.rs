@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::Keeper;
+use super::backup::everywhere;
+use super::{Keeper, Task};
 use crate::backup::Outcome;
 use crate::config::DatabaseConfig;
 use crate::failure::{Failure, Kind};
@@ -49,11 +50,13 @@ impl Keeper<'_> {
             Ok(storages) => storages,
             Err(_) => return,
         };
+        let mut whole = everywhere(database, outcome.kept_in.iter().map(String::as_str));
         let has_it = |storage: &NamedStore| outcome.kept_in.contains(&storage.name);
         let storages = storages.into_iter().filter(has_it).collect();
         // A storage that hangs must not keep the database's lock for ever.
         let job = setup::prune(self.config, database, storages, &self.cancel, &self.gate);
         let all = prune_within(&job, Mode::Remove, Timestamp::now(), database.timeout).await;
+        let mut failed = Vec::new();
         for pruned in all {
             if pruned.report.guard.is_some() {
                 tracing::info!(
@@ -68,6 +71,7 @@ impl Keeper<'_> {
             match failure.kind {
                 // Whoever is at it does it.
                 Kind::Busy | Kind::Interrupted | Kind::Terminated => {
+                    whole = false;
                     tracing::info!(
                         database = outcome.name,
                         "{failure}: {}",
@@ -79,11 +83,27 @@ impl Keeper<'_> {
                         .concat()
                         .join(": ");
                     tracing::error!(database = outcome.name, "{told}");
+                    failed.push(told.replace('\n', " "));
                     if let Ok(made) = &mut outcome.result {
                         made.warnings.push(told);
                     }
                 }
             }
+        }
+        self.record_prune(&outcome.name, &failed, whole);
+    }
+
+    /// Records that old backups could not be removed, or, once they were everywhere, that they could.
+    fn record_prune(&self, name: &str, failed: &[String], whole: bool) {
+        let old = self.ledger.read(name, Task::Backup);
+        let told = match failed {
+            [] if !whole => return,
+            [] => None,
+            failed => Some(failed.join("; ")),
+        };
+        let record = old.clone().after_prune(told, Timestamp::now());
+        if record != old {
+            self.keep(name, Task::Backup, &record);
         }
     }
 }

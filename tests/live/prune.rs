@@ -538,3 +538,26 @@ fn a_storage_that_cannot_be_written_keeps_what_it_has_and_fails_no_backup_elsewh
         (&0.into(), &"storage".into())
     );
 }
+
+#[test]
+fn that_old_backups_cannot_be_removed_stands_in_health_until_they_can() {
+    let (server, program) = backed_up(2);
+    keep(&program, &server, "last = 1");
+    // Nobody can take a lease in a file.
+    fs::write(lease(&program), b"in the way").unwrap();
+    let ran = program.run(["backup", "now"]).expect(0);
+    assert!(ran.stderr.contains("cannot prune web"), "{}", ran.stderr);
+    let told = |program: &Program| {
+        let status = program.json(["status"]).expect(0).json();
+        let reasons = status["reasons"].as_array().unwrap().clone();
+        reasons
+            .iter()
+            .any(|reason| reason["reason"] == "prune-failed")
+    };
+    assert!(told(&program));
+    assert_eq!(listed(&program).len(), 3);
+    fs::remove_file(lease(&program)).unwrap();
+    program.run(["backup", "now"]).expect(0);
+    assert!(!told(&program));
+    assert_eq!(listed(&program).len(), 1);
+}

@@ -437,3 +437,28 @@ fn a_pipe_is_not_taken_for_a_file_that_can_be_read_twice() {
     assert!(ran.stderr.contains("no regular file"), "{}", ran.stderr);
     assert_eq!(target.client().run(cmd!["GET", "mine"]).text(), "1");
 }
+
+#[test]
+fn a_state_folder_that_has_turned_read_only_keeps_no_backup_from_being_taken() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new(&database(&server.url(), "method = \"scan\""));
+    let state = program.folder().join("state");
+    fs::create_dir_all(&state).unwrap();
+    let mount = |arguments: &[&str]| {
+        let done = Command::new("mount").args(arguments).arg(&state).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "none"]) {
+        eprintln!("live tests: nothing can be mounted here: a read-only state is not tested");
+        return;
+    }
+    let first = program.run(["backup", "now"]);
+    let remounted = mount(&["-o", "remount,ro"]);
+    let second = program.run(["backup", "now"]);
+    let _ = Command::new("umount").arg("-l").arg(&state).output();
+    assert!(remounted);
+    first.expect(0);
+    let told = second.expect(0).stderr;
+    assert!(told.contains("cannot be kept"), "{told}");
+}

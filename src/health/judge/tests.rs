@@ -168,6 +168,14 @@ fn a_shrunk_backup_is_unhealthy_though_it_is_fresh() {
 }
 
 #[test]
+fn that_old_backups_stay_is_worth_a_look() {
+    let mut state = state(vec![storage("disk", Some(brief("06:00:00")))]);
+    let record = Record::default().after_prune(Some("denied".to_owned()), at("06:01:00"));
+    state.records.insert(Task::Backup, record);
+    assert_eq!(reasons(&state, "06:30:00"), [(What::PruneFailed, Warning)]);
+}
+
+#[test]
 fn damage_is_unhealthy_and_what_is_only_not_verified_is_worth_a_look() {
     let mut state = state(vec![storage("disk", Some(brief("06:00:00")))]);
     for (task, kind, expected) in [
