@@ -104,3 +104,28 @@ async fn a_reload_closes_the_gate_of_what_was_begun_and_a_leap_that_of_what_goes
     daemon.watch_clock(Timestamp::now());
     assert_eq!(daemon.gate.closed(), None);
 }
+
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn the_failure_hooks_of_a_backup_that_panics_are_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let tables = format!(
+        "[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:1\"\nschedule = \"* * * * * *\"\ncatch_up = false\nhooks = {{ failure = [[\"touch\", {told:?}]] }}\n"
+    );
+    let mut daemon = daemon(folder.path(), &tables).await;
+    crate::stage::at("daemon-run", || panic!("as a test wants it"));
+    while daemon.tasks.is_empty() {
+        daemon.heartbeat.tick().await;
+        daemon.tick();
+    }
+    let done = daemon.tasks.join_next_with_id().await.unwrap();
+    daemon.done(done);
+    let waiting = async {
+        while !told.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    assert!(waited.is_ok());
+}
