@@ -16,6 +16,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
@@ -111,14 +112,21 @@ fn routes(served: Served) -> Router {
         .route("/api/status", get(status))
         .fallback(missing)
         .with_state(served)
+        .layer(map_response(last_on_its_connection))
 }
 
-/// An answer that nobody keeps, on a connection that ends with it.
+/// A connection ends with its first answer, whatever that is: nobody holds one of the few.
+async fn last_on_its_connection(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
+/// An answer that nobody keeps.
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (CONNECTION, HeaderValue::from_static("close")),
     ];
     (status, headers, body).into_response()
 }
