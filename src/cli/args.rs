@@ -247,9 +247,7 @@ pub struct CheckArgs {
 
 /// `status`.
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Examples:\n  rdbkeeper status\n  rdbkeeper status sessions --json\n  rdbkeeper --quiet status || mail -s 'backups' root"
-)]
+#[command(after_help = "Examples:\n  rdbkeeper status\n  rdbkeeper status sessions --json")]
 pub struct StatusArgs {
     /// The databases; every configured one when none is given
     #[arg(value_name = "NAME")]

@@ -1,7 +1,7 @@
 //! Metrics, health and status over HTTP: `GET` alone, nothing that writes, no secret.
 //!
 //! Every answer is made of what stands on the [`Board`] and of the last [picture](super::picture): none waits for a
-//! storage or a server. The trap is a client that connects and says nothing: connections are few, live half a minute at
+//! storage or a server. The trap is a client that connects and says nothing: connections are few, live ten seconds at
 //! most, and each serves one request.
 
 mod answers;

@@ -24,8 +24,8 @@ const AROUND: Duration = Duration::from_secs(3600);
 /// What is to be done, for one database or for several that share a dump.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// The jobs that it is; at least one, all of one task.
-    pub(super) ids: Vec<JobId>,
+    /// The jobs that it is, and why; at least one, all of one task.
+    pub(super) ids: Vec<(JobId, Why)>,
     /// The jobs of a dump; none for the other tasks.
     pub(super) group: Vec<Job>,
     /// The server that is dumped.
@@ -111,7 +111,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
             Ok(done) => outcomes.extend(done.into_iter().map(of_backup)),
             Err(_) => {
                 stop.cancel();
-                for id in piece.ids {
+                for (id, _) in piece.ids {
                     let failure = given_up(&id, limit);
                     if let Ok(database) = config.database(&id.database) {
                         keeper.record_failure(database, id.task, started_at, &failure);
@@ -126,7 +126,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
         }
         return outcomes;
     }
-    for id in piece.ids {
+    for (id, _) in piece.ids {
         let Ok(database) = config.database(&id.database) else {
             continue;
         };

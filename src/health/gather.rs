@@ -63,19 +63,20 @@ impl Gatherer {
         let mut asked = Vec::new();
         for (at, database) in databases.into_iter().enumerate() {
             states.push(state(database, &ledger));
-            let storages = database.storage.iter().map(|name| name.as_str());
-            asked.extend(storages.map(|storage| (at, database, storage)));
+            asked.extend(database.storage.iter().map(|storage| Asked {
+                at,
+                storage: storage.to_string(),
+                database: database.name.to_string(),
+                guard: database.shrink_guard,
+                stores: setup::stores(config, Some(storage.as_str())),
+            }));
         }
-        let looks: Vec<_> = asked
-            .into_iter()
-            .map(|(at, database, storage)| async move {
-                let held = self.look(config, database, storage).await;
-                let name = storage.to_owned();
-                (at, StorageState { name, held })
-            })
-            .collect();
-        let looked = stream::iter(looks).buffered(AT_ONCE).collect::<Vec<_>>();
-        for (at, storage) in looked.await {
+        let looked: Vec<(usize, StorageState)> = stream::iter(asked)
+            .map(|asked| self.look(asked))
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        for (at, storage) in looked {
             let state: &mut DatabaseState = &mut states[at];
             state.storages.push(storage);
         }
@@ -86,12 +87,18 @@ impl Gatherer {
         }
     }
 
-    async fn look(&self, config: &Config, database: &DatabaseConfig, storage: &str) -> Found {
-        let found = setup::stores(config, Some(storage)).map_err(|failure| Told::of(&failure))?;
-        let Some(store) = found.into_iter().next() else {
+    async fn look(&self, asked: Asked) -> (usize, StorageState) {
+        let (at, name) = (asked.at, asked.storage.clone());
+        let held = self.held(asked).await;
+        (at, StorageState { name, held })
+    }
+
+    async fn held(&self, asked: Asked) -> Found {
+        let stores = asked.stores.map_err(|failure| Told::of(&failure))?;
+        let Some(store) = stores.into_iter().next() else {
             return Err(silent("it is not configured".to_owned()));
         };
-        let key = (storage.to_owned(), database.name.to_string());
+        let key = (asked.storage, asked.database);
         let mut listing = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             match pending.remove(&key) {
@@ -99,7 +106,7 @@ impl Gatherer {
                     pending.insert(key, old);
                     return Err(silent("it still has not answered".to_owned()));
                 }
-                _ => tokio::spawn(held(store, key.1.clone(), database.shrink_guard)),
+                _ => tokio::spawn(held(store, key.1.clone(), asked.guard)),
             }
         };
         match tokio::time::timeout(self.limit, &mut listing).await {
@@ -113,6 +120,16 @@ impl Gatherer {
             }
         }
     }
+}
+
+/// One storage of one database.
+struct Asked {
+    /// The place of the database.
+    at: usize,
+    storage: String,
+    database: String,
+    guard: f64,
+    stores: Result<Vec<NamedStore>, Failure>,
 }
 
 fn silent(why: String) -> Told {

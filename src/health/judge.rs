@@ -288,7 +288,9 @@ impl Found<'_> {
         let name = &self.state.name;
         for broken in held.broken.iter().filter(|broken| broken.damaged) {
             let newest = held.newest.as_ref();
-            let is_newest = newest.is_none_or(|newest| broken.began_at > newest.started_at);
+            // Of a broken one no more is known than the second in its ID.
+            let is_newest = newest
+                .is_none_or(|newest| broken.began_at.as_second() >= newest.started_at.as_second());
             let severity = match is_newest {
                 true => self.of_backups(),
                 false => Severity::Warning,

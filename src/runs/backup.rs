@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::hooks::{self, Facts, Hook, Moment};
@@ -20,6 +21,11 @@ impl Keeper<'_> {
         overrides: &Overrides,
     ) -> Vec<Outcome> {
         let (groups, mut outcomes) = self.plan_backups(databases, overrides);
+        for outcome in &outcomes {
+            if let Err(failure) = &outcome.result {
+                self.never_begun(&outcome.name, failure).await;
+            }
+        }
         for group in groups {
             outcomes.extend(self.back_up_group(group).await);
         }
@@ -88,9 +94,14 @@ impl Keeper<'_> {
         let hooks = outcomes
             .iter()
             .filter(|outcome| begun.contains(&outcome.name.as_str()))
-            .map(|outcome| self.hooks_after(outcome, started_at));
+            .map(|outcome| self.hooks_after(&outcome.name, outcome.result.as_ref(), started_at));
         join_all(hooks).await;
         outcomes
+    }
+
+    /// Runs the `failure` hooks of a backup that was never begun, because its configuration makes no job.
+    pub async fn never_begun(&self, name: &str, failure: &Failure) {
+        self.hooks_after(name, Err(failure), Timestamp::now()).await;
     }
 
     /// Says that backups begin, and runs the hooks before them. Gives the jobs that may go on, and those that may not.
@@ -126,28 +137,27 @@ impl Keeper<'_> {
     }
 
     /// Runs the hooks after a backup. They do not change its result.
-    async fn hooks_after(&self, outcome: &Outcome, started_at: Timestamp) {
-        let Ok(database) = self.config.database(&outcome.name) else {
+    async fn hooks_after(
+        &self,
+        name: &str,
+        result: Result<&Made, &Failure>,
+        started_at: Timestamp,
+    ) {
+        let Ok(database) = self.config.database(name) else {
             return;
         };
-        let moment = match outcome.result {
+        let moment = match result {
             Ok(_) => Moment::After,
             Err(_) => Moment::Failure,
         };
-        let mut facts = self.facts(&outcome.name, moment);
+        let mut facts = self.facts(name, moment);
         facts.insert("STARTED_AT", started_at.to_string());
-        let mut cancel = self.cancel.clone();
-        let mut limit = self.hook_limit;
-        match &outcome.result {
+        match result {
             Ok(made) => facts.extend(facts_of_backup(made)),
             Err(failure) => {
                 // Whoever paused something before a backup that was then stopped has to resume it.
-                if says_nothing(failure.kind) {
-                    if database.hooks.before.is_empty() {
-                        return;
-                    }
-                    cancel = CancellationToken::new();
-                    limit = limit.min(hooks::LIMIT_STOPPED);
+                if says_nothing(failure.kind) && database.hooks.before.is_empty() {
+                    return;
                 }
                 facts.extend([
                     ("ERROR", failure.message.clone()),
@@ -160,18 +170,31 @@ impl Keeper<'_> {
             Moment::After => &database.hooks.after,
             _ => &database.hooks.failure,
         };
-        for command in commands {
-            let mut hook = self.hook(database, command, moment, &facts);
-            hook.limit = hook.limit.min(limit);
-            if let Err(error) = hooks::run(&hook, &cancel).await {
-                let failure = Failure::from(error);
-                tracing::warn!(
-                    database = outcome.name,
-                    "{}: {}; the backup's own result stands",
-                    failure.message,
-                    failure.causes.join(": ")
-                );
+        // When the run is stopped what was paused has still to be resumed: they get a little longer.
+        let late = CancellationToken::new();
+        let work = async {
+            for command in commands {
+                let hook = self.hook(database, command, moment, &facts);
+                if let Err(error) = hooks::run(&hook, &late).await {
+                    let failure = Failure::from(error);
+                    tracing::warn!(
+                        database = name,
+                        "{}: {}; the backup's own result stands",
+                        failure.message,
+                        failure.causes.join(": ")
+                    );
+                }
             }
+        };
+        let stop = async {
+            self.cancel.cancelled().await;
+            sleep(hooks::LIMIT_STOPPED).await;
+            late.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop => {}
         }
     }
 

@@ -25,7 +25,7 @@ use crate::units::HumanDuration;
 /// How long a hook may take; the database's `timeout`, where that is shorter.
 pub const LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// How long the hooks of `failure` may take for a run that was stopped: they put right what `before` has begun.
+/// How long the hooks after a backup may still take when the run is stopped: they put right what `before` has begun.
 pub const LIMIT_STOPPED: Duration = Duration::from_secs(2);
 
 /// How long a hook that was asked to end may take to do so.

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep};
 const AT_ONCE: usize = 64;
 
 /// How long one may live.
-const LIFETIME: Duration = Duration::from_secs(30);
+const LIFETIME: Duration = Duration::from_secs(10);
 
 /// The pause after a connection that could not be taken: no file handle was left, perhaps.
 const BREATH: Duration = Duration::from_millis(500);

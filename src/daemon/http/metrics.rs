@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -63,17 +63,27 @@ impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (name, family) in &self.0 {
             let mut metric = encoder.encode_descriptor(name, family.help, None, family.kind)?;
+            if let [(labels, value)] = &family.samples[..]
+                && labels.is_empty()
+            {
+                // Without labels there are no braces.
+                sample(metric, family.kind, *value)?;
+                continue;
+            }
             for (labels, value) in &family.samples {
-                let sample = metric.encode_family(labels)?;
-                match family.kind {
-                    // Counts are far below 2^53.
-                    MetricType::Counter => ConstCounter::new(*value as u64).encode(sample)?,
-                    _ if value.fract() == 0.0 => ConstGauge::new(*value as i64).encode(sample)?,
-                    _ => ConstGauge::new(*value).encode(sample)?,
-                }
+                sample(metric.encode_family(labels)?, family.kind, *value)?;
             }
         }
         Ok(())
+    }
+}
+
+fn sample(encoder: MetricEncoder<'_>, kind: MetricType, value: f64) -> Result<(), fmt::Error> {
+    match kind {
+        // Counts are far below 2^53.
+        MetricType::Counter => ConstCounter::new(value as u64).encode(encoder),
+        _ if value.fract() == 0.0 => ConstGauge::new(value as i64).encode(encoder),
+        _ => ConstGauge::new(value).encode(encoder),
     }
 }
 

@@ -8,5 +8,6 @@ pub mod compare;
 pub mod data;
 pub mod poll;
 pub mod program;
+pub mod receiver;
 pub mod servers;
 pub mod tls;
