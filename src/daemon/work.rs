@@ -159,7 +159,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken, hold_prune: boo
                 }
             }
             Task::Sessions => {
-                let (tally, swept) = keeper.expire(database).await;
+                let (tally, swept) = keeper.expire(database, Some(database.timeout)).await;
                 let facts = Facts::Swept {
                     scanned: tally.scanned(),
                     done: tally.done(),
