@@ -59,6 +59,8 @@ pub enum What {
     Damaged,
     /// A storage cannot be listed.
     StorageSilent,
+    /// The daemon has not looked at a storage since it was configured.
+    NotLookedAt,
     /// A backup is dated later than now.
     FromFuture,
     /// The newest backup could not be verified.
@@ -77,6 +79,7 @@ impl What {
             What::Shrunk => "shrunk",
             What::Damaged => "damaged",
             What::StorageSilent => "storage-silent",
+            What::NotLookedAt => "not-looked-at",
             What::FromFuture => "from-future",
             What::VerifyFailed => "verify-failed",
             What::SessionsFailed => "sessions-failed",
