@@ -105,6 +105,16 @@ pub struct Due {
     pub set_back: Vec<JobId>,
 }
 
+/// What the stores say of a database's backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When the newest was begun that is in each of the storages that answered. `None`: there is none, or no storage
+    /// answered.
+    pub newest: Option<Timestamp>,
+    /// Whether every one of its storages answered.
+    pub all_answered: bool,
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -229,9 +239,8 @@ impl Agenda {
         asked.map(|(id, _)| id.database.clone()).collect()
     }
 
-    /// The stores have answered: when the newest backup of a database was begun, of those that are not from the
-    /// future. `None`: there is none, or none answers.
-    pub fn learn(&mut self, database: &str, newest: Option<Timestamp>, now: Timestamp) {
+    /// The stores have answered. Backups from the future do not count.
+    pub fn learn(&mut self, database: &str, known: Known, now: Timestamp) {
         let id = JobId {
             database: database.to_owned(),
             task: Task::Backup,
@@ -240,13 +249,18 @@ impl Agenda {
             return;
         };
         job.asked = false;
-        let newest = newest.filter(|newest| newest.duration_since(now) <= SET_BACK);
+        let newest = known
+            .newest
+            .filter(|newest| newest.duration_since(now) <= SET_BACK);
         if let Some(newest) = newest {
-            // A backup that was made since, by whomever, closes what was open.
+            // A backup that was made since, by whomever, closes what was open; one that a silent storage may not have
+            // does not.
             if job.served.is_none_or(|served| served <= newest) {
                 job.served = Some(newest);
-                job.open = 0;
-                job.again = None;
+                if known.all_answered {
+                    job.open = 0;
+                    job.again = None;
+                }
             }
         } else if job.served.is_none() {
             // In whole seconds, as due times are: the backup must not seem to be older than what it serves.

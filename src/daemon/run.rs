@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::agenda::{Agenda, JobId, Scheduled};
+use super::agenda::{Agenda, JobId, Known, Scheduled};
 use super::board::{Board, JobSeen, Trouble};
 use super::clock::{self, ClockWatch};
 use super::picture::{self, Gallery};
@@ -69,7 +69,7 @@ pub(super) struct Daemon {
 /// What the stores say of a database.
 struct Answer {
     database: String,
-    newest: Option<Timestamp>,
+    known: Known,
 }
 
 impl Daemon {
@@ -135,7 +135,7 @@ impl Daemon {
                 },
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
                 Some(answer) = self.answers.1.recv() => {
-                    self.agenda.learn(&answer.database, answer.newest, Timestamp::now());
+                    self.agenda.learn(&answer.database, answer.known, Timestamp::now());
                     self.remember(Timestamp::now());
                 }
                 () = self.heartbeat.tick() => self.tick(),
@@ -267,8 +267,8 @@ impl Daemon {
             tokio::spawn(async move {
                 // Without an answer the backup would never be due: a panic is one, too.
                 let asking = tokio::spawn(stores::newest(config, database.clone(), now));
-                let newest = asking.await.unwrap_or(None);
-                let _ = answers.send(Answer { database, newest }).await;
+                let known = asking.await.unwrap_or_default();
+                let _ = answers.send(Answer { database, known }).await;
             });
         }
     }

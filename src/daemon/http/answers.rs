@@ -5,9 +5,7 @@ use serde::Serialize;
 
 use crate::daemon::agenda::JobId;
 use crate::daemon::board::{JobSeen, Seen, Trouble};
-use crate::health::{
-    DatabaseDocument, Picture, Reason, Severity, StatusDocument, What, judge,
-};
+use crate::health::{DatabaseDocument, Picture, Reason, Severity, StatusDocument, What, judge};
 use crate::runs::Task;
 use crate::runs::ledger::Attempt;
 use crate::setup;

@@ -59,10 +59,14 @@ fn what_was_configured_after_the_last_look_is_not_healthy() {
     for (looked_at, missing) in [(&all[1..], &["disk", "offsite"][..]), (half, &["offsite"])] {
         let health = Health::of(&seen, Some(&picture(looked_at)), at(20));
         assert!(!health.healthy, "{missing:?}");
-        let found: Vec<_> = health.reasons.iter().map(|reason| {
-            assert_eq!(reason.what, What::NotLookedAt);
-            reason.storage.as_deref().unwrap()
-        }).collect();
+        let found: Vec<_> = health
+            .reasons
+            .iter()
+            .map(|reason| {
+                assert_eq!(reason.what, What::NotLookedAt);
+                reason.storage.as_deref().unwrap()
+            })
+            .collect();
         assert_eq!(found, missing);
     }
     // Nobody counts on one that is backed up by hand.
