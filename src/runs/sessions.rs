@@ -86,7 +86,7 @@ mod tests {
             folder.path().join("archive"),
             silent.local_addr().unwrap(),
         );
-        let environment = Environment::in_folder(folder.path());
+        let environment = Environment::in_folder(folder.path()).with("HOME", "/nowhere");
         let config = Config::parse("/c.toml".as_ref(), &text, &environment, &judge_url).unwrap();
         let keeper = Keeper::new(&config, CancellationToken::new());
         let limit = Duration::from_millis(100);

@@ -23,7 +23,7 @@ fn board() -> Board {
     let text = "[daemon]\nstate_dir = \"/s\"\nspool_dir = \"/s\"\n[storage.disk]\nkind = \"local\"\npath = \"/a\"\n\
         [storage.offsite]\nkind = \"local\"\npath = \"/b\"\n\
         [[database]]\nname = \"web\"\nurl = \"redis://h\"\nstorage = [\"disk\", \"offsite\"]\nschedule = \"0 * * * *\"\n\
-        [[database]]\nname = \"other\"\nurl = \"redis://h\"\nstorage = \"disk\"\n";
+        [[database]]\nname = \"other\"\nurl = \"redis://h\"\nstorage = [\"disk\"]\n";
     let environment = Environment::of_process();
     let config = Config::parse("/c.toml".as_ref(), text, &environment, &judge_url).unwrap();
     Board::new(Arc::new(config), at(0))
