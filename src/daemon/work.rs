@@ -273,11 +273,9 @@ pub(super) fn log_end(outcome: &Outcome, seconds: f64, like_before: bool) {
 fn log_failure(id: &JobId, failure: &Failure, seconds: f64, like_before: bool) {
     let (database, task) = (id.database.as_str(), id.task.as_str());
     let kind = failure.kind.as_str();
-    let text = std::iter::once(&failure.message)
-        .chain(&failure.causes)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(": ");
+    let mut text = vec![failure.message.clone()];
+    text.extend(failure.causes_and_said());
+    let text = text.join(": ");
     match failure.kind {
         Kind::Interrupted | Kind::Terminated => {
             tracing::info!(database, task, seconds, "{text}");

@@ -59,7 +59,7 @@ pub struct Attempt {
     pub error: Option<Told>,
 }
 
-/// A failure as it is recorded: without a hint, which is for the moment.
+/// A failure as it is recorded: without a hint, which is for the moment, and without what a program printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// [`Kind::as_str`](crate::failure::Kind::as_str).
@@ -208,6 +208,18 @@ mod tests {
             (record.succeeded_at, record.failing_since),
             (Some(at(41)), None)
         );
+    }
+
+    #[test]
+    fn what_a_program_printed_is_not_recorded() {
+        let mut failure = Failure::new(Kind::Failed, "the hook `sh` ended with exit code 3");
+        failure.said = vec!["TOKEN=abc".to_owned()];
+        let failure = failure.context("cannot back up web");
+        assert!(failure.causes_and_said().concat().contains("TOKEN=abc"));
+        let attempt = Attempt::new(at(1), at(2), Some(&failure));
+        let recorded = serde_json::to_string(&attempt).unwrap();
+        assert!(recorded.contains("exit code 3"), "{recorded}");
+        assert!(!recorded.contains("TOKEN"), "{recorded}");
     }
 
     #[test]

@@ -95,6 +95,13 @@ fn a_failing_before_stops_its_backup_alone_and_says_why() {
         ran.stderr
     );
     assert!(!program.folder().join("second").exists());
+    // What it printed may be anything: it is not kept, and so it is in no notice and no answer either.
+    let record = program.folder().join("state/runs/web.backup.json");
+    let record = fs::read_to_string(record).unwrap();
+    assert!(
+        record.contains(why) && !record.contains("queue is not"),
+        "{record}"
+    );
     let facts = fs::read_to_string(program.folder().join("failure.env")).unwrap();
     assert!(facts.contains("RDBKEEPER_EVENT=failure"), "{facts}");
     assert!(
