@@ -42,9 +42,12 @@ pub struct Record {
     /// last told of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, Timestamp>,
-    /// Whether the last backup that was made is shrunk: its episode was told.
+    /// Whether the last backup that was made is shrunk.
     #[serde(default)]
     pub shrunk: bool,
+    /// When the backup was begun with which that was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrink_told: Option<Timestamp>,
 }
 
 /// How a run went.
@@ -116,6 +119,7 @@ impl Record {
                 false => BTreeMap::new(),
             },
             shrunk: self.shrunk,
+            shrink_told: self.shrink_told,
             attempt: Some(attempt),
         }
     }
