@@ -161,7 +161,7 @@ struct Job {
     again: Option<Timestamp>,
     /// There never was a run: one is due at once.
     at_once: bool,
-    /// When this process took the job up: a due time before that was missed.
+    /// When this process took the job up, with the times that it has: a due time before that was missed.
     since: Timestamp,
     running: Option<Run>,
     /// It is configured no more, but its run is still going on.
@@ -208,6 +208,9 @@ impl Agenda {
                     let changed = job.cron != cron || zone_changed;
                     job.retired = false;
                     (job.cron, job.jitter) = (cron, jitter);
+                    if changed {
+                        job.since = now;
+                    }
                     if changed && !job.at_once {
                         // What the new times would have been says nothing about the past.
                         let passed = job.last_begun(&self.host, &self.zone, now);
@@ -363,6 +366,12 @@ impl Agenda {
             (id.clone(), next)
         })
         .collect()
+    }
+
+    /// Since when a job is scheduled in this process as it is now.
+    pub fn since(&self, id: &JobId) -> Option<Timestamp> {
+        let job = self.jobs.get(id).filter(|job| !job.retired);
+        job.map(|job| job.since)
     }
 
     /// Whether anything is scheduled.

@@ -1,5 +1,6 @@
-//! The work loop. What it does with a piece of work is in `pieces`.
+//! The work loop. What it does with a piece of work is in `pieces`; with a backup that does not come, in `late`.
 
+mod late;
 mod pieces;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -63,6 +64,9 @@ pub(super) struct Daemon {
     told: HashMap<JobId, (Failure, Instant)>,
     teller: Teller,
     bound: Option<http::Bound>,
+    gallery: Gallery,
+    /// When the picture was taken that was looked through for backups that are late.
+    looked_through: Option<Timestamp>,
     _alone: Alone,
 }
 
@@ -110,6 +114,8 @@ impl Daemon {
             told: HashMap::new(),
             teller: Teller::new(Patience::DAEMON),
             bound,
+            gallery: Gallery::default(),
+            looked_through: None,
             _alone: alone,
             state,
             config,
@@ -148,7 +154,7 @@ impl Daemon {
 
     /// Begins to look at the stores, and to serve what there is to see. Both go on until the token is cancelled.
     fn serve(&mut self) -> CancellationToken {
-        let (board, gallery) = (self.board.clone(), Gallery::default());
+        let (board, gallery) = (self.board.clone(), self.gallery.clone());
         let serving = CancellationToken::new();
         tokio::spawn(picture::keep(
             board.clone(),
@@ -195,6 +201,7 @@ impl Daemon {
         self.remember(now);
         self.plan(due.begin, now);
         self.begin_waiting();
+        self.tell_late(now);
         self.show(now);
         self.systemd.went_round();
     }

@@ -162,7 +162,8 @@ impl Found<'_> {
             let name = &self.state.name;
             let text = told(error);
             match task {
-                Task::Backup if self.is_over(attempt) => {}
+                // That it is late or missing the storages say themselves, as long as it is true.
+                Task::Backup if attempt.overdue || self.is_over(attempt) => {}
                 Task::Backup => {
                     let message = format!("the last backup of {name} failed: {text}");
                     self.add(What::BackupFailed, self.of_backups(), None, since, message);

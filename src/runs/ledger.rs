@@ -60,6 +60,9 @@ pub struct Attempt {
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Told>,
+    /// Whether it is no run: one was due, and none came to its end for so long that this is told as a failure.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overdue: bool,
 }
 
 /// A failure as it is recorded: without a hint, which is for the moment, and without what a program printed.
@@ -96,6 +99,15 @@ impl Attempt {
             started_at,
             finished_at,
             error: failure.map(Told::of),
+            overdue: false,
+        }
+    }
+
+    /// That at this moment a run is overdue.
+    pub fn overdue(now: Timestamp, failure: &Failure) -> Attempt {
+        Attempt {
+            overdue: true,
+            ..Attempt::new(now, now, Some(failure))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::ledger::{Attempt, Record};
 
 /// After this long the same failure is told again. A little less than a day, so that a job that is due once a day is
 /// told of every day, although it begins some seconds sooner or later.
-const REMINDER: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
+pub const REMINDER: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
 
 /// Something that is to be told, if somebody asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -164,6 +164,7 @@ impl Families {
             seconds(told.max(everywhere(state))),
         );
         let attempt = backup.and_then(|record| record.attempt.as_ref());
+        let attempt = attempt.filter(|attempt| !attempt.overdue);
         let attempt = attempt.map(|attempt| attempt.started_at);
         self.gauge(
             "rdbkeeper_backup_last_attempt_timestamp_seconds",
