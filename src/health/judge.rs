@@ -61,6 +61,8 @@ pub enum What {
     StorageSilent,
     /// The daemon has not looked at a storage since it was configured.
     NotLookedAt,
+    /// A storage had backups and has none any more.
+    Emptied,
     /// A backup is dated later than now.
     FromFuture,
     /// The newest backup could not be verified.
@@ -80,6 +82,7 @@ impl What {
             What::Damaged => "damaged",
             What::StorageSilent => "storage-silent",
             What::NotLookedAt => "not-looked-at",
+            What::Emptied => "emptied",
             What::FromFuture => "from-future",
             What::VerifyFailed => "verify-failed",
             What::SessionsFailed => "sessions-failed",
@@ -247,7 +250,7 @@ impl Found<'_> {
             let message = format!(
                 "the newest backup of {name} in storage {} is {age} old, and one was due at {}",
                 storage.name,
-                due.strftime("%Y-%m-%d %H:%M:%S UTC")
+                moment(due)
             );
             self.add(
                 What::Late,
@@ -305,6 +308,15 @@ impl Found<'_> {
             );
             self.add(What::Damaged, severity, Some(storage), None, message);
         }
+        if let Some(had) = held.emptied {
+            let message = format!(
+                "storage {} has no backups of {name} any more, and had some at {}: is it the same disk, and mounted?",
+                storage.name,
+                moment(had)
+            );
+            let warning = Severity::Warning;
+            self.add(What::Emptied, warning, Some(storage), Some(had), message);
+        }
         if let Some(future) = &held.from_future {
             let message = format!(
                 "{} of {name} in storage {} is dated later than now: a clock is or was wrong",
@@ -314,6 +326,11 @@ impl Found<'_> {
             self.add(What::FromFuture, warning, Some(storage), None, message);
         }
     }
+}
+
+/// A moment for people.
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// A recorded failure in one line.
