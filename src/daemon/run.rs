@@ -25,7 +25,7 @@ use super::systemd::{self, Systemd};
 use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::runs::Task;
 use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
@@ -38,8 +38,9 @@ const STOP: Duration = Duration::from_millis(2500);
 /// How long notices may take to be delivered when all work has ended.
 const LAST_NOTICES: Duration = Duration::from_secs(1);
 
-/// So many fresh starts of a silent scheduler in a row are one too many.
+/// So many fresh starts of a silent scheduler in a row are one too many, and so many are hopeless.
 const STARTS: u32 = 3;
+const HOPELESS: u32 = 5;
 
 /// The daemon.
 pub(super) struct Daemon {
@@ -128,16 +129,19 @@ impl Daemon {
     }
 
     /// Goes round until a signal says to stop.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the scheduler cannot be brought to tick: whoever started this process has to start it anew.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.log_start();
         let serving = self.serve();
         self.systemd.ready();
-        loop {
+        let ended = loop {
             let silent = self.last_tick + SILENCE;
             tokio::select! {
                 signal = self.signals.recv() => match signal {
                     Some(Signal::Reload) => self.reload(),
-                    Some(Signal::Stop) | None => break,
+                    Some(Signal::Stop) | None => break Ok(()),
                 },
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
                 Some(answer) = self.answers.1.recv() => {
@@ -145,11 +149,16 @@ impl Daemon {
                     self.remember(Timestamp::now());
                 }
                 () = self.heartbeat.tick() => self.tick(),
-                () = tokio::time::sleep_until(silent) => self.start_scheduler_anew().await,
+                () = tokio::time::sleep_until(silent) => {
+                    if let Err(failure) = self.start_scheduler_anew().await {
+                        break Err(failure);
+                    }
+                }
             }
-        }
+        };
         self.drain().await;
         serving.cancel();
+        ended
     }
 
     /// Begins to look at the stores, and to serve what there is to see. Both go on until the token is cancelled.
@@ -340,7 +349,10 @@ impl Daemon {
     }
 
     /// The scheduler is silent: the clock was set back, or it died.
-    async fn start_scheduler_anew(&mut self) {
+    ///
+    /// # Errors
+    /// When that has been tried in vain too often.
+    async fn start_scheduler_anew(&mut self) -> Result<(), Failure> {
         self.last_tick = Instant::now();
         self.starts = self.starts.saturating_add(1);
         tracing::debug!("the scheduler is silent: it is started anew");
@@ -351,10 +363,22 @@ impl Daemon {
             if self.board.trouble(Trouble::Scheduler, now, text.clone()) {
                 tracing::error!("{text}");
             }
-            // The watchdog is not fed here: systemd starts the whole process anew.
+            // The watchdog is not fed here.
             self.systemd
                 .status(systemd::status(&self.board.read(), now));
         }
+        if self.starts < HOPELESS {
+            return Ok(());
+        }
+        let mut failure = Failure::new(
+            Kind::Failed,
+            format!("the scheduler does not tick, and was started anew {HOPELESS} times in vain"),
+        );
+        if let Err(error) = again {
+            failure = failure.cause(error.message);
+            failure.causes.extend(error.causes);
+        }
+        Err(failure.hint("systemd starts the daemon again; in a container let the runtime do so"))
     }
 
     /// Nothing new begins; what is at work may end by itself for a while, and is stopped then.
