@@ -28,7 +28,7 @@ pub enum News {
         /// When the first run ended of those that had failed.
         since: Timestamp,
     },
-    /// The backup has far fewer keys than the last good one, and the backup before had not.
+    /// The backup has far fewer keys than the last good one; and the backup before had not, or it goes on for a day.
     Shrink,
     /// The run succeeded.
     Success,

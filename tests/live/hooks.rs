@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::cmd;
 use crate::support::poll::until;
 use crate::support::program::{Program, files_below, finish, signal};
-use crate::support::servers::{Server, free_port, usual};
+use crate::support::servers::{NOBODY, Server, usual};
 
 fn database(name: &str, port: u16, more: &str) -> String {
     format!("[[database]]\nname = \"{name}\"\nurl = \"redis://127.0.0.1:{port}\"\n{more}\n")
@@ -131,7 +131,7 @@ fn hooks_after_a_backup_do_not_change_its_result() {
     assert!(program.folder().join("third").exists());
     // After a failure it is the same the other way round.
     let hooks = r#"hooks = { failure = [["sh", "-c", "exit 1"], ["touch", "told"]] }"#;
-    program.configure(&database("web", free_port(), hooks));
+    program.configure(&database("web", NOBODY, hooks));
     let ran = program.run(["backup", "now"]).expect(1);
     assert!(
         ran.stderr.contains("error: cannot back up web"),
