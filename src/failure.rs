@@ -99,6 +99,9 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// The last lines that a program of somebody else's printed. They are for the log and for whoever runs the command;
+    /// they are neither recorded nor told elsewhere, for nobody knows what they hold.
+    pub said: Vec<String>,
 }
 
 impl Failure {
@@ -109,6 +112,7 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             hint: None,
+            said: Vec::new(),
         }
     }
 
@@ -138,6 +142,15 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The causes, and below them what a program printed: for the log and for whoever runs the command.
+    pub fn causes_and_said(&self) -> Vec<String> {
+        let mut all = self.causes.clone();
+        if !self.said.is_empty() {
+            all.push(format!("it said:\n{}", self.said.join("\n")));
+        }
+        all
     }
 
     /// Puts a new message on top; the old one becomes the first cause. Kind and hint stay.

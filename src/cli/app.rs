@@ -39,6 +39,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
             return print(&String::from_utf8_lossy(&man::completions(*shell)));
         }
         Command::Man => return print(&man::page()),
+        Command::Run => daemon::with_few_heaps(),
         _ => {}
     }
     let form = if cli.global.json {

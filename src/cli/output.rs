@@ -185,8 +185,8 @@ pub fn failure_text(failure: &Failure, color: bool) -> String {
         }
     };
     line("", "error", Paint::Bad, &failure.message);
-    for cause in &failure.causes {
-        line("  ", "cause", Paint::Strong, cause);
+    for cause in failure.causes_and_said() {
+        line("  ", "cause", Paint::Strong, &cause);
     }
     if let Some(hint) = &failure.hint {
         line("  ", "hint", Paint::Good, hint);
@@ -205,7 +205,7 @@ pub fn error_json(failure: &Failure) -> Value {
         "code": failure.kind.exit_code(),
         "kind": failure.kind.as_str(),
         "message": failure.message,
-        "causes": failure.causes,
+        "causes": failure.causes_and_said(),
         "hint": failure.hint,
     })
 }

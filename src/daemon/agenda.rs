@@ -105,6 +105,16 @@ pub struct Due {
     pub set_back: Vec<JobId>,
 }
 
+/// What the stores say of a database's backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When the newest was begun that is in each of the storages that answered. `None`: there is none, or no storage
+    /// answered.
+    pub newest: Option<Timestamp>,
+    /// Whether every one of its storages answered.
+    pub all_answered: bool,
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -154,7 +164,7 @@ struct Job {
     again: Option<Timestamp>,
     /// There never was a run: one is due at once.
     at_once: bool,
-    /// When this process took the job up: a due time before that was missed.
+    /// When this process took the job up, with the times that it has: a due time before that was missed.
     since: Timestamp,
     running: Option<Run>,
     /// It is configured no more, but its run is still going on.
@@ -201,6 +211,9 @@ impl Agenda {
                     let changed = job.cron != cron || zone_changed;
                     job.retired = false;
                     (job.cron, job.jitter) = (cron, jitter);
+                    if changed {
+                        job.since = now;
+                    }
                     if changed && !job.at_once {
                         // What the new times would have been says nothing about the past.
                         let passed = job.last_begun(&self.host, &self.zone, now);
@@ -232,9 +245,8 @@ impl Agenda {
         asked.map(|(id, _)| id.database.clone()).collect()
     }
 
-    /// The stores have answered: when the newest backup of a database was begun, of those that are not from the
-    /// future. `None`: there is none, or none answers.
-    pub fn learn(&mut self, database: &str, newest: Option<Timestamp>, now: Timestamp) {
+    /// The stores have answered. Backups from the future do not count.
+    pub fn learn(&mut self, database: &str, known: Known, now: Timestamp) {
         let id = JobId {
             database: database.to_owned(),
             task: Task::Backup,
@@ -243,13 +255,18 @@ impl Agenda {
             return;
         };
         job.asked = false;
-        let newest = newest.filter(|newest| newest.duration_since(now) <= SET_BACK);
+        let newest = known
+            .newest
+            .filter(|newest| newest.duration_since(now) <= SET_BACK);
         if let Some(newest) = newest {
-            // A backup that was made since, by whomever, closes what was open.
+            // A backup that was made since, by whomever, closes what was open; one that a silent storage may not have
+            // does not.
             if job.served.is_none_or(|served| served <= newest) {
                 job.served = Some(newest);
-                job.open = 0;
-                job.again = None;
+                if known.all_answered {
+                    job.open = 0;
+                    job.again = None;
+                }
             }
         } else if job.served.is_none() {
             // In whole seconds, as due times are: the backup must not seem to be older than what it serves.
@@ -352,6 +369,12 @@ impl Agenda {
             (id.clone(), next)
         })
         .collect()
+    }
+
+    /// Since when a job is scheduled in this process as it is now.
+    pub fn since(&self, id: &JobId) -> Option<Timestamp> {
+        let job = self.jobs.get(id).filter(|job| !job.retired);
+        job.map(|job| job.since)
     }
 
     /// Whether anything is scheduled.

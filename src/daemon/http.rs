@@ -16,6 +16,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
@@ -111,14 +112,21 @@ fn routes(served: Served) -> Router {
         .route("/api/status", get(status))
         .fallback(missing)
         .with_state(served)
+        .layer(map_response(last_on_its_connection))
 }
 
-/// An answer that nobody keeps, on a connection that ends with it.
+/// A connection ends with its first answer, whatever that is: nobody holds one of the few.
+async fn last_on_its_connection(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
+/// An answer that nobody keeps.
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (CONNECTION, HeaderValue::from_static("close")),
     ];
     (status, headers, body).into_response()
 }
@@ -186,5 +194,58 @@ async fn serve_metrics(State(served): State<Served>) -> Response {
             TEXT,
             format!("{error}\n"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::config::{Config, Environment};
+    use crate::server::configured::judge_url;
+
+    #[tokio::test]
+    async fn every_answer_says_that_it_is_the_last_and_ends_its_connection() {
+        let text = "[daemon]\nstate_dir = \"/s\"\nspool_dir = \"/s\"\n[storage.disk]\nkind = \"local\"\npath = \"/a\"\n\
+            [[database]]\nname = \"web\"\nurl = \"redis://h\"\n";
+        let environment = Environment::of_process();
+        let config = Config::parse("/c.toml".as_ref(), text, &environment, &judge_url).unwrap();
+        let board = Board::new(Arc::new(config), Timestamp::now());
+        let bound = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = bound.address();
+        let cancel = CancellationToken::new();
+        let serving = tokio::spawn(bound.serve(board, Gallery::default(), cancel.clone()));
+        for (method, path, status) in [
+            ("GET", "/", 200),
+            ("GET", "/livez", 200),
+            ("HEAD", "/livez", 200),
+            ("GET", "/healthz", 503),
+            ("GET", "/metrics", 200),
+            ("GET", "/api/status", 200),
+            ("POST", "/metrics", 405),
+            ("DELETE", "/livez", 405),
+            ("OPTIONS", "/", 405),
+            ("GET", "/nowhere", 404),
+            ("PUT", "/nowhere", 404),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let head = answer.split("\r\n\r\n").next().unwrap().to_lowercase();
+            assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+            assert!(
+                head.contains("\r\nconnection: close"),
+                "{method} {path}: {head}"
+            );
+        }
+        cancel.cancel();
+        serving.await.unwrap();
     }
 }

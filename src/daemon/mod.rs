@@ -38,8 +38,8 @@ pub struct Origin {
 /// Runs until a signal stops it.
 ///
 /// # Errors
-/// What keeps it from starting: a second daemon, a state folder that cannot be written to.
+/// What keeps it from starting: a second daemon, a state folder that cannot be written to. And a scheduler that ticks no
+/// more.
 pub async fn run(config: Config, origin: Origin) -> Result<(), Failure> {
-    run::Daemon::start(config, origin).await?.run().await;
-    Ok(())
+    run::Daemon::start(config, origin).await?.run().await
 }

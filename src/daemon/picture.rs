@@ -31,7 +31,7 @@ impl Gallery {
             .clone()
     }
 
-    fn hang(&self, picture: Picture) {
+    pub(super) fn hang(&self, picture: Picture) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(Arc::new(picture));
     }

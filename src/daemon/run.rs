@@ -1,5 +1,6 @@
-//! The work loop. What it does with a piece of work is in `pieces`.
+//! The work loop. What it does with a piece of work is in `pieces`; with a backup that does not come, in `late`.
 
+mod late;
 mod pieces;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,7 +13,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::agenda::{Agenda, JobId, Scheduled};
+use super::agenda::{Agenda, JobId, Known, Scheduled};
 use super::board::{Board, JobSeen, Trouble};
 use super::clock::{self, ClockWatch};
 use super::picture::{self, Gallery};
@@ -24,7 +25,7 @@ use super::systemd::{self, Systemd};
 use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::prune::{self, Gate};
 use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
@@ -44,8 +45,9 @@ const _: () = assert!(DRAIN.as_secs() + STOP.as_secs() + LAST_NOTICES.as_secs() 
 /// How long notices may take to be delivered when all work has ended.
 const LAST_NOTICES: Duration = Duration::from_secs(1);
 
-/// So many fresh starts of a silent scheduler in a row are one too many.
+/// So many fresh starts of a silent scheduler in a row are one too many, and so many are hopeless.
 const STARTS: u32 = 3;
+const HOPELESS: u32 = 5;
 
 /// The daemon.
 pub(super) struct Daemon {
@@ -71,13 +73,16 @@ pub(super) struct Daemon {
     told: HashMap<JobId, (Failure, Instant)>,
     teller: Teller,
     bound: Option<http::Bound>,
+    gallery: Gallery,
+    /// When the picture was taken that was looked through for backups that are late.
+    looked_through: Option<Timestamp>,
     _alone: Alone,
 }
 
 /// What the stores say of a database.
 struct Answer {
     database: String,
-    newest: Option<Timestamp>,
+    known: Known,
 }
 
 impl Daemon {
@@ -118,6 +123,8 @@ impl Daemon {
             told: HashMap::new(),
             teller: Teller::new(Patience::DAEMON),
             bound,
+            gallery: Gallery::default(),
+            looked_through: None,
             _alone: alone,
             state,
             config,
@@ -131,33 +138,41 @@ impl Daemon {
     }
 
     /// Goes round until a signal says to stop.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the scheduler cannot be brought to tick: whoever started this process has to start it anew.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
         self.log_start();
         let serving = self.serve();
         self.systemd.ready();
-        loop {
+        let ended = loop {
             let silent = self.last_tick + SILENCE;
             tokio::select! {
                 signal = self.signals.recv() => match signal {
                     Some(Signal::Reload) => self.reload(),
-                    Some(Signal::Stop) | None => break,
+                    Some(Signal::Stop) | None => break Ok(()),
                 },
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
                 Some(answer) = self.answers.1.recv() => {
-                    self.agenda.learn(&answer.database, answer.newest, Timestamp::now());
+                    self.agenda.learn(&answer.database, answer.known, Timestamp::now());
                     self.remember(Timestamp::now());
                 }
                 () = self.heartbeat.tick() => self.tick(),
-                () = tokio::time::sleep_until(silent) => self.start_scheduler_anew().await,
+                () = tokio::time::sleep_until(silent) => {
+                    if let Err(failure) = self.start_scheduler_anew().await {
+                        break Err(failure);
+                    }
+                }
             }
-        }
+        };
         self.drain().await;
         serving.cancel();
+        ended
     }
 
     /// Begins to look at the stores, and to serve what there is to see. Both go on until the token is cancelled.
     fn serve(&mut self) -> CancellationToken {
-        let (board, gallery) = (self.board.clone(), Gallery::default());
+        let (board, gallery) = (self.board.clone(), self.gallery.clone());
         let serving = CancellationToken::new();
         tokio::spawn(picture::keep(
             board.clone(),
@@ -204,6 +219,7 @@ impl Daemon {
         self.remember(now);
         self.plan(due.begin, now);
         self.begin_waiting();
+        self.tell_late(now);
         self.show(now);
         self.systemd.went_round();
     }
@@ -278,8 +294,8 @@ impl Daemon {
             tokio::spawn(async move {
                 // Without an answer the backup would never be due: a panic is one, too.
                 let asking = tokio::spawn(stores::newest(config, database.clone(), now));
-                let newest = asking.await.unwrap_or(None);
-                let _ = answers.send(Answer { database, newest }).await;
+                let known = asking.await.unwrap_or_default();
+                let _ = answers.send(Answer { database, known }).await;
             });
         }
     }
@@ -348,7 +364,10 @@ impl Daemon {
     }
 
     /// The scheduler is silent: the clock was set back, or it died.
-    async fn start_scheduler_anew(&mut self) {
+    ///
+    /// # Errors
+    /// When that has been tried in vain too often.
+    async fn start_scheduler_anew(&mut self) -> Result<(), Failure> {
         self.last_tick = Instant::now();
         self.starts = self.starts.saturating_add(1);
         tracing::debug!("the scheduler is silent: it is started anew");
@@ -359,10 +378,22 @@ impl Daemon {
             if self.board.trouble(Trouble::Scheduler, now, text.clone()) {
                 tracing::error!("{text}");
             }
-            // The watchdog is not fed here: systemd starts the whole process anew.
+            // The watchdog is not fed here.
             self.systemd
                 .status(systemd::status(&self.board.read(), now));
         }
+        if self.starts < HOPELESS {
+            return Ok(());
+        }
+        let mut failure = Failure::new(
+            Kind::Failed,
+            format!("the scheduler does not tick, and was started anew {HOPELESS} times in vain"),
+        );
+        if let Err(error) = again {
+            failure = failure.cause(error.message);
+            failure.causes.extend(error.causes);
+        }
+        Err(failure.hint("systemd starts the daemon again; in a container let the runtime do so"))
     }
 
     /// Nothing new begins; what is at work may end by itself for a while, and is stopped then.

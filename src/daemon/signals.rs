@@ -1,10 +1,14 @@
 //! The daemon's signals: SIGTERM and SIGINT stop it, SIGHUP reloads.
 //!
-//! Whatever hangs, the process ends within ten seconds of the first SIGTERM: a thread of its own sees to that,
-//! because a work loop that is stuck in a call could not. A second one ends it at once.
+//! Whatever hangs, the process ends within ten seconds of the first SIGTERM: a thread of its own waits for signals
+//! and sees to that, because a work loop that is stuck in a call could not. A second one ends it at once. The trap
+//! is the log: when nobody reads it whoever writes to it waits, so nothing on the way to the end does.
 
+use std::io;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -22,27 +26,67 @@ pub(super) enum Signal {
     Reload,
 }
 
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// Begins to watch for signals.
 ///
 /// # Errors
 /// When that cannot be done.
 pub(super) fn watch() -> Result<mpsc::Receiver<Signal>, Failure> {
-    let stream = |kind| -> Result<Stream, Failure> {
-        signal(kind).map_err(|error| {
-            Failure::new(Kind::Failed, "cannot watch for signals").caused_by(&error)
-        })
-    };
-    let mut interrupt = stream(SignalKind::interrupt())?;
-    let mut terminate = stream(SignalKind::terminate())?;
-    let mut hang_up = stream(SignalKind::hangup())?;
+    let cannot =
+        |error: io::Error| Failure::new(Kind::Failed, "cannot watch for signals").caused_by(&error);
     let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
+    let (ready, started) = channel();
+    // A runtime of its own: the threads of the other may all be stuck.
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    let spawned = thread.spawn(move || {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        runtime.block_on(async {
+            match Streams::new() {
+                Ok(streams) => {
+                    // It can only fail when nobody waits for it any more.
+                    let _ = ready.send(Ok(()));
+                    streams.pass_on(sender).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+    });
+    spawned.map_err(cannot)?;
+    let started = started
+        .recv()
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+    started.map_err(cannot)?;
+    Ok(receiver)
+}
+
+struct Streams {
+    interrupt: Stream,
+    terminate: Stream,
+    hang_up: Stream,
+}
+
+impl Streams {
+    fn new() -> io::Result<Streams> {
+        Ok(Streams {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Passes on what comes, for ever.
+    async fn pass_on(mut self, sender: mpsc::Sender<Signal>) {
         let mut stopping = false;
         loop {
             let kind = tokio::select! {
-                _ = interrupt.recv() => Kind::Interrupted,
-                _ = terminate.recv() => Kind::Terminated,
-                _ = hang_up.recv() => {
+                _ = self.interrupt.recv() => Kind::Interrupted,
+                _ = self.terminate.recv() => Kind::Terminated,
+                _ = self.hang_up.recv() => {
                     // One that waits to be seen is enough.
                     let _ = sender.try_send(Signal::Reload);
                     continue;
@@ -53,20 +97,27 @@ pub(super) fn watch() -> Result<mpsc::Receiver<Signal>, Failure> {
             }
             stopping = true;
             end_by_force_later();
-            let _ = sender.send(Signal::Stop).await;
+            // A queue that is full of signals to reload must not keep this one from hearing of the next.
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.send(Signal::Stop).await });
         }
-    });
-    Ok(receiver)
+    }
 }
 
+/// This thread waits for nothing else, so it will be there.
 fn end_by_force_later() {
-    let guard = std::thread::Builder::new().name("end".to_owned());
-    let started = guard.spawn(|| {
-        std::thread::sleep(LATEST);
-        tracing::warn!("something hangs and is left behind");
+    tokio::spawn(async {
+        tokio::time::sleep(LATEST).await;
+        // The log may be what hangs.
+        let (said, done) = channel();
+        let last_word = std::thread::Builder::new().spawn(move || {
+            tracing::warn!("something hangs and is left behind");
+            // It can only fail when the wait for it is over.
+            let _ = said.send(());
+        });
+        if last_word.is_ok() {
+            let _ = done.recv_timeout(LAST_WORD);
+        }
         std::process::exit(0);
     });
-    if let Err(error) = started {
-        tracing::warn!("nothing watches over the end of this process: {error}");
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::agenda::SET_BACK;
+use super::agenda::{Known, SET_BACK};
 use crate::catalog::list::list;
 use crate::config::Config;
 use crate::setup;
@@ -13,23 +13,31 @@ use crate::setup;
 /// A storage that has not answered by then is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// When the newest backup of a database was begun that each of its storages has, as far as they answer. `None`:
-/// there is none, or no storage answers.
-pub(super) async fn newest(
-    config: Arc<Config>,
-    database: String,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let configured = config.database(&database).ok()?;
-    let mut newest: Option<Timestamp> = None;
+/// When the newest backup of a database was begun that each of its storages has, as far as they answer.
+pub(super) async fn newest(config: Arc<Config>, database: String, now: Timestamp) -> Known {
+    let Ok(configured) = config.database(&database) else {
+        return Known::default();
+    };
+    let mut known = Known {
+        newest: None,
+        all_answered: true,
+    };
+    let mut missing = false;
     for name in &configured.storage {
-        let store = setup::stores(&config, Some(name.as_str())).ok()?;
-        let listed = tokio::time::timeout(PATIENCE, list(&store, Some(&database))).await;
+        let listed = match setup::stores(&config, Some(name.as_str())) {
+            Ok(store) => tokio::time::timeout(PATIENCE, list(&store, Some(&database))).await,
+            Err(failure) => {
+                tracing::warn!(database, "{failure}");
+                known.all_answered = false;
+                continue;
+            }
+        };
         let Ok(Ok(listing)) = listed else {
             tracing::warn!(
                 database,
                 "storage {name} does not say which backups it has: they do not count for what was missed"
             );
+            known.all_answered = false;
             continue;
         };
         let begun = listing
@@ -37,9 +45,14 @@ pub(super) async fn newest(
             .iter()
             .map(|backup| backup.manifest.started_at);
         let begun = begun.filter(|begun| begun.duration_since(now) <= SET_BACK);
-        // Every one of its storages must have a backup.
-        let here = begun.max()?;
-        newest = Some(newest.map_or(here, |newest| newest.min(here)));
+        match begun.max() {
+            Some(here) => known.newest = Some(known.newest.map_or(here, |n| n.min(here))),
+            None => missing = true,
+        }
     }
-    newest
+    // Every one of its storages must have a backup.
+    if missing {
+        known.newest = None;
+    }
+    known
 }

@@ -30,8 +30,8 @@ const AROUND_EACH: Duration = Duration::from_secs(15 * 60);
 /// What is to be done, for one database or for several that share a dump.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// The jobs that it is; at least one, all of one task.
-    pub(super) ids: Vec<JobId>,
+    /// The jobs that it is, and why; at least one, all of one task.
+    pub(super) ids: Vec<(JobId, Why)>,
     /// The jobs of a dump; none for the other tasks.
     pub(super) group: Vec<Job>,
     /// The server that is dumped.
@@ -131,7 +131,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
             }
             Err(_) => {
                 stop.cancel();
-                for id in piece.ids {
+                for (id, _) in piece.ids {
                     let failure = given_up(&id, limit);
                     if !keeper.has_settled(&id.database)
                         && let Ok(database) = config.database(&id.database)
@@ -150,7 +150,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
         }
         return outcomes;
     }
-    for id in piece.ids {
+    for (id, _) in piece.ids {
         let Ok(database) = config.database(&id.database) else {
             continue;
         };
@@ -184,7 +184,7 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
                 }
             }
             Task::Sessions => {
-                let (tally, swept) = keeper.expire(database).await;
+                let (tally, swept) = keeper.expire(database, Some(database.timeout)).await;
                 let facts = Facts::Swept {
                     scanned: tally.scanned(),
                     done: tally.done(),
@@ -321,11 +321,9 @@ pub(super) fn log_end(outcome: &Outcome, seconds: f64, like_before: bool) {
 fn log_failure(id: &JobId, failure: &Failure, seconds: f64, like_before: bool) {
     let (database, task) = (id.database.as_str(), id.task.as_str());
     let kind = failure.kind.as_str();
-    let text = std::iter::once(&failure.message)
-        .chain(&failure.causes)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(": ");
+    let mut text = vec![failure.message.clone()];
+    text.extend(failure.causes_and_said());
+    let text = text.join(": ");
     match failure.kind {
         Kind::Interrupted | Kind::Terminated => {
             tracing::info!(database, task, seconds, "{text}");

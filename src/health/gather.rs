@@ -2,11 +2,14 @@
 //!
 //! The trap is a storage that hangs. A listing that has not answered within the limit is left to itself, its storage
 //! counts as silent, and no other listing of it is begun before it has ended: so asking every few minutes piles up nothing.
+//! What it finds in the end is not thrown away: a storage that is only slow is known from the look before.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
@@ -30,11 +33,16 @@ const AT_ONCE: usize = 8;
 
 type Found = Result<Held, Told>;
 
-/// Takes pictures, and remembers which storages have not answered yet.
+/// A storage and a database.
+type Key = (String, String);
+
+/// Takes pictures, and remembers which storages have not answered yet, and which had backups.
 #[derive(Debug)]
 pub struct Gatherer {
     limit: Duration,
-    pending: Mutex<HashMap<(String, String), JoinHandle<Found>>>,
+    pending: Mutex<HashMap<Key, JoinHandle<Found>>>,
+    /// When a storage had backups last.
+    had: Mutex<HashMap<Key, Timestamp>>,
 }
 
 impl Default for Gatherer {
@@ -49,6 +57,7 @@ impl Gatherer {
         Gatherer {
             limit,
             pending: Mutex::default(),
+            had: Mutex::default(),
         }
     }
 
@@ -89,8 +98,28 @@ impl Gatherer {
 
     async fn look(&self, asked: Asked) -> (usize, StorageState) {
         let (at, name) = (asked.at, asked.storage.clone());
-        let held = self.held(asked).await;
+        let key = (name.clone(), asked.database.clone());
+        let mut held = self.held(asked).await;
+        if let Ok(held) = &mut held {
+            self.compare(key, held, Timestamp::now());
+        }
         (at, StorageState { name, held })
+    }
+
+    /// Leaves a listing to itself.
+    fn put_off(&self, key: Key, listing: JoinHandle<Found>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.insert(key, listing);
+    }
+
+    /// Notes whether a storage has backups, or has none any more.
+    fn compare(&self, key: Key, held: &mut Held, now: Timestamp) {
+        let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.kept > 0 || !held.broken.is_empty() {
+            had.insert(key, now);
+        } else {
+            held.emptied = had.get(&key).copied();
+        }
     }
 
     async fn held(&self, asked: Asked) -> Found {
@@ -98,25 +127,35 @@ impl Gatherer {
         let Some(store) = stores.into_iter().next() else {
             return Err(silent("it is not configured".to_owned()));
         };
+        let listing = held(store, asked.database.clone(), asked.guard);
         let key = (asked.storage, asked.database);
-        let mut listing = {
+        self.listed(key, listing.boxed()).await
+    }
+
+    /// What a listing finds, which is begun when none is under way.
+    async fn listed(&self, key: Key, listing: BoxFuture<'static, Found>) -> Found {
+        let (before, mut listing) = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             match pending.remove(&key) {
                 Some(old) if !old.is_finished() => {
                     pending.insert(key, old);
                     return Err(silent("it still has not answered".to_owned()));
                 }
-                _ => tokio::spawn(held(store, key.1.clone(), asked.guard)),
+                before => (before, tokio::spawn(listing)),
             }
         };
         match tokio::time::timeout(self.limit, &mut listing).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) => Err(silent("listing it went wrong within rdbkeeper".to_owned())),
+            Ok(found) => found.unwrap_or_else(|_| Err(went_wrong())),
             Err(_) => {
-                let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                pending.insert(key, listing);
-                let limit = HumanDuration(self.limit);
-                Err(silent(format!("it has not answered within {limit}")))
+                self.put_off(key, listing);
+                match before {
+                    // It has ended: this waits for nothing.
+                    Some(before) => before.await.unwrap_or_else(|_| Err(went_wrong())),
+                    None => {
+                        let limit = HumanDuration(self.limit);
+                        Err(silent(format!("it has not answered within {limit}")))
+                    }
+                }
             }
         }
     }
@@ -130,6 +169,10 @@ struct Asked {
     database: String,
     guard: f64,
     stores: Result<Vec<NamedStore>, Failure>,
+}
+
+fn went_wrong() -> Told {
+    silent("listing it went wrong within rdbkeeper".to_owned())
 }
 
 fn silent(why: String) -> Told {
@@ -178,6 +221,7 @@ fn of_listing(listing: &Listing, now: Timestamp) -> Held {
         bytes: all.clone().map(|backup| backup.manifest.data.bytes).sum(),
         newest: past().next().map(Brief::of),
         newest_good: past().find(|backup| !backup.shrunk).map(Brief::of),
+        emptied: None,
         from_future: all.clone().rev().find(future).map(Brief::of),
         broken: listing
             .broken
@@ -189,5 +233,55 @@ fn of_listing(listing: &Listing, now: Timestamp) -> Held {
                 damaged: !matches!(broken.error, Error::Newer { .. }),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_slow_listing_has_found_since_is_used() {
+        let gatherer = Gatherer::new(Duration::from_millis(1));
+        let key = || ("disk".to_owned(), "web".to_owned());
+        let (answer, slow) = tokio::sync::oneshot::channel();
+        let found = gatherer.listed(key(), async { slow.await.unwrap() }.boxed());
+        assert!(found.await.is_err());
+        let held = Held {
+            kept: 7,
+            ..Held::default()
+        };
+        answer.send(Ok(held.clone())).unwrap();
+        while !gatherer.pending.lock().unwrap()[&key()].is_finished() {
+            tokio::task::yield_now().await;
+        }
+        // The next one does not answer in time either.
+        let hangs = || std::future::pending().boxed();
+        assert_eq!(gatherer.listed(key(), hangs()).await, Ok(held));
+        // That was used once, and the next one is still under way.
+        assert!(gatherer.listed(key(), hangs()).await.is_err());
+        assert_eq!(gatherer.pending.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_storage_that_had_backups_and_has_none_is_noted_until_it_has_some() {
+        let gatherer = Gatherer::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let emptied = |storage: &str, kept, now| {
+            let mut held = Held {
+                kept,
+                ..Held::default()
+            };
+            let key = (storage.to_owned(), "web".to_owned());
+            gatherer.compare(key, &mut held, at(now));
+            held.emptied
+        };
+        assert_eq!(emptied("disk", 0, 1), None);
+        assert_eq!(emptied("disk", 2, 2), None);
+        assert_eq!(emptied("disk", 0, 3), Some(at(2)));
+        assert_eq!(emptied("disk", 0, 4), Some(at(2)));
+        assert_eq!(emptied("offsite", 0, 4), None);
+        assert_eq!(emptied("disk", 1, 5), None);
     }
 }

@@ -59,6 +59,10 @@ pub enum What {
     Damaged,
     /// A storage cannot be listed.
     StorageSilent,
+    /// The daemon has not looked at a storage since it was configured.
+    NotLookedAt,
+    /// A storage had backups and has none any more.
+    Emptied,
     /// A backup is dated later than now.
     FromFuture,
     /// The newest backup could not be verified.
@@ -79,6 +83,8 @@ impl What {
             What::Shrunk => "shrunk",
             What::Damaged => "damaged",
             What::StorageSilent => "storage-silent",
+            What::NotLookedAt => "not-looked-at",
+            What::Emptied => "emptied",
             What::FromFuture => "from-future",
             What::VerifyFailed => "verify-failed",
             What::SessionsFailed => "sessions-failed",
@@ -170,7 +176,8 @@ impl Found<'_> {
             let name = &self.state.name;
             let text = told(error);
             match task {
-                Task::Backup if self.is_over(attempt) => {}
+                // That it is late or missing the storages say themselves, as long as it is true.
+                Task::Backup if attempt.overdue || self.is_over(attempt) => {}
                 Task::Backup => {
                     let message = format!("the last backup of {name} failed: {text}");
                     self.add(What::BackupFailed, self.of_backups(), None, since, message);
@@ -254,7 +261,7 @@ impl Found<'_> {
             let message = format!(
                 "the newest backup of {name} in storage {} is {age} old, and one was due at {}",
                 storage.name,
-                due.strftime("%Y-%m-%d %H:%M:%S UTC")
+                moment(due)
             );
             self.add(
                 What::Late,
@@ -312,6 +319,15 @@ impl Found<'_> {
             );
             self.add(What::Damaged, severity, Some(storage), None, message);
         }
+        if let Some(had) = held.emptied {
+            let message = format!(
+                "storage {} has no backups of {name} any more, and had some at {}: is it the same disk, and mounted?",
+                storage.name,
+                moment(had)
+            );
+            let warning = Severity::Warning;
+            self.add(What::Emptied, warning, Some(storage), Some(had), message);
+        }
         if let Some(future) = &held.from_future {
             let message = format!(
                 "{} of {name} in storage {} is dated later than now: a clock is or was wrong",
@@ -321,6 +337,11 @@ impl Found<'_> {
             self.add(What::FromFuture, warning, Some(storage), None, message);
         }
     }
+}
+
+/// A moment for people.
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// A recorded failure in one line.

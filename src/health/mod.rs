@@ -76,6 +76,8 @@ pub struct Held {
     pub newest: Option<Brief>,
     /// The newest that is not shrunk, those from the future aside.
     pub newest_good: Option<Brief>,
+    /// It has none, and had some at this moment, when it was looked at for the last time with any.
+    pub emptied: Option<Timestamp>,
     /// The newest that was begun later than now.
     pub from_future: Option<Brief>,
     /// Those whose manifest cannot be used, or whose data is evidently not what it says; oldest first.

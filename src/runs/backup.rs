@@ -230,7 +230,7 @@ impl Keeper<'_> {
                         database = name,
                         "{}: {}; the backup's own result stands",
                         failure.message,
-                        failure.causes.join(": ")
+                        failure.causes_and_said().join(": ")
                     );
                 }
             }

@@ -166,10 +166,11 @@ impl From<HookError> for Failure {
                 "a hook is a program and its arguments, without a shell; the program is looked for in PATH",
             ),
             HookError::Failed { output, .. } | HookError::Hung { output, .. } => {
-                let failure = match output.is_empty() {
+                let mut failure = match output.is_empty() {
                     true => failure.cause("it said nothing"),
-                    false => failure.cause(format!("it said:\n{}", output.join("\n"))),
+                    false => failure,
                 };
+                failure.said = output;
                 failure.hint("run it by hand, as the user that rdbkeeper runs as")
             }
             HookError::Stopped { .. } => failure,

@@ -42,12 +42,15 @@ pub struct Record {
     /// last told of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, Timestamp>,
-    /// Whether the last backup that was made is shrunk: its episode was told.
+    /// Whether the last backup that was made is shrunk.
     #[serde(default)]
     pub shrunk: bool,
     /// That old backups could not be removed after a backup, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune_failed: Option<PruneFailed>,
+    /// When the backup was begun with which that was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrink_told: Option<Timestamp>,
 }
 
 /// Old backups were not removed, although a policy says so.
@@ -69,9 +72,12 @@ pub struct Attempt {
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Told>,
+    /// Whether it is no run: one was due, and none came to its end for so long that this is told as a failure.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overdue: bool,
 }
 
-/// A failure as it is recorded: without a hint, which is for the moment.
+/// A failure as it is recorded: without a hint, which is for the moment, and without what a program printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// [`Kind::as_str`](crate::failure::Kind::as_str).
@@ -105,6 +111,15 @@ impl Attempt {
             started_at,
             finished_at,
             error: failure.map(Told::of),
+            overdue: false,
+        }
+    }
+
+    /// That at this moment a run is overdue.
+    pub fn overdue(now: Timestamp, failure: &Failure) -> Attempt {
+        Attempt {
+            overdue: true,
+            ..Attempt::new(now, now, Some(failure))
         }
     }
 }
@@ -129,6 +144,7 @@ impl Record {
             },
             shrunk: self.shrunk,
             prune_failed: self.prune_failed,
+            shrink_told: self.shrink_told,
             attempt: Some(attempt),
         }
     }
@@ -246,6 +262,18 @@ mod tests {
         };
         assert_eq!(record.prune_failed, Some(expected));
         assert_eq!(record.after_prune(None, at(30)).prune_failed, None);
+    }
+
+    #[test]
+    fn what_a_program_printed_is_not_recorded() {
+        let mut failure = Failure::new(Kind::Failed, "the hook `sh` ended with exit code 3");
+        failure.said = vec!["TOKEN=abc".to_owned()];
+        let failure = failure.context("cannot back up web");
+        assert!(failure.causes_and_said().concat().contains("TOKEN=abc"));
+        let attempt = Attempt::new(at(1), at(2), Some(&failure));
+        let recorded = serde_json::to_string(&attempt).unwrap();
+        assert!(recorded.contains("exit code 3"), "{recorded}");
+        assert!(!recorded.contains("TOKEN"), "{recorded}");
     }
 
     #[test]

@@ -147,6 +147,12 @@ impl<'a> Keeper<'a> {
         self.record(database, task, started_at, Err(failure));
     }
 
+    /// Records, as a failure, that a backup is overdue: nothing is known of a run for it.
+    pub fn record_overdue(&self, database: &DatabaseConfig, now: Timestamp, failure: &Failure) {
+        let attempt = Attempt::overdue(now, failure);
+        self.keep(database, Task::Backup, attempt, None);
+    }
+
     /// The records of this host.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -166,16 +172,19 @@ impl<'a> Keeper<'a> {
         started_at: Timestamp,
         result: Result<Option<&Made>, &Failure>,
     ) {
-        let name = database.name.as_str();
         if result.is_err_and(|failure| says_nothing(failure.kind)) {
             return;
         }
         let attempt = Attempt::new(started_at, Timestamp::now(), result.err());
-        let made = result.ok().flatten();
+        self.keep(database, task, attempt, result.ok().flatten());
+    }
+
+    fn keep(&self, database: &DatabaseConfig, task: Task, attempt: Attempt, made: Option<&Made>) {
+        let name = database.name.as_str();
         let shrunk = made.map(|made| made.shrunk);
         let old = self.ledger.read(name, task);
         let (record, news) = settle::settle(old, attempt.clone(), shrunk);
-        self.keep(name, task, &record);
+        self.write_record(name, task, &record);
         if let Some(notify) = &database.notify {
             let ended = Ended {
                 database: name,
@@ -193,7 +202,7 @@ impl<'a> Keeper<'a> {
 
 impl Keeper<'_> {
     /// Keeps a record. That it cannot be is told, and no more: it is remembered as long as the process lives.
-    fn keep(&self, name: &str, task: Task, record: &Record) {
+    fn write_record(&self, name: &str, task: Task, record: &Record) {
         if let Err(error) = self.ledger.write(name, task, record) {
             tracing::warn!(
                 database = name,

@@ -103,7 +103,7 @@ impl Keeper<'_> {
         };
         let record = old.clone().after_prune(told, Timestamp::now());
         if record != old {
-            self.keep(name, Task::Backup, &record);
+            self.write_record(name, Task::Backup, &record);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is to be told after a run: a pure function of the record before it and of how it went.
 //!
 //! A failure is told when a job first fails, when it fails for another kind of reason, and once a day while it lasts;
-//! recovery once; a shrunk backup once until one is not. The traps: a job that fails now for this reason and now for
+//! recovery once; shrunk backups at first and once a day, until one is not. The traps: a job that fails now for this reason and now for
 //! that one must not tell at every run, so each kind has its own day; and a clock that is put back must not
 //! silence anything, so a day in either direction counts.
 
@@ -11,7 +11,7 @@ use super::ledger::{Attempt, Record};
 
 /// After this long the same failure is told again. A little less than a day, so that a job that is due once a day is
 /// told of every day, although it begins some seconds sooner or later.
-const REMINDER: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
+pub const REMINDER: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
 
 /// Something that is to be told, if somebody asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum News {
         /// When the first run ended of those that had failed.
         since: Timestamp,
     },
-    /// The backup has far fewer keys than the last good one, and the backup before had not.
+    /// The backup has far fewer keys than the last good one; and the backup before had not, or it goes on for a day.
     Shrink,
     /// The run succeeded.
     Success,
@@ -59,7 +59,7 @@ impl Why {
 /// The record after a run, and what is to be told. `shrunk` is known of backups that were made.
 pub fn settle(old: Record, attempt: Attempt, shrunk: Option<bool>) -> (Record, Vec<News>) {
     let was_failing = old.failing_since;
-    let was_shrunk = old.shrunk;
+    let shrink_told = old.shrink_told;
     let kind = attempt.error.as_ref().map(|error| error.kind.clone());
     let (began, ended) = (attempt.started_at, attempt.finished_at);
     let mut record = old.after(attempt);
@@ -84,7 +84,10 @@ pub fn settle(old: Record, attempt: Attempt, shrunk: Option<bool>) -> (Record, V
             }
             if let Some(shrunk) = shrunk {
                 record.shrunk = shrunk;
-                if shrunk && !was_shrunk {
+                record.shrink_told = shrink_told.filter(|_| shrunk);
+                let told = record.shrink_told;
+                if shrunk && told.is_none_or(|told| began.duration_since(told).abs() >= REMINDER) {
+                    record.shrink_told = Some(began);
                     news.push(News::Shrink);
                 }
             }
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shrunk_backup_is_told_once_until_one_is_not() {
+    fn a_shrunk_backup_is_told_once_a_day_until_one_is_not() {
         let runs = [
             (0, None, false),
             (5, None, true),
@@ -199,6 +202,10 @@ mod tests {
             (20, None, true),
             (25, None, false),
             (30, None, true),
+            (DAY, None, true),
+            (DAY + 29, None, true),
+            (DAY + 60, None, true),
+            (2 * DAY + 60, None, false),
         ];
         assert_eq!(
             told(&runs),
@@ -207,6 +214,7 @@ mod tests {
                 (15, failure(15, Why::First)),
                 (20, News::Recovery { since: at(15) }),
                 (30, News::Shrink),
+                (DAY + 29, News::Shrink),
             ]
         );
     }

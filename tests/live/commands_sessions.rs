@@ -196,7 +196,7 @@ fn one_database_that_fails_does_not_keep_the_others_from_being_done() {
     let server = Server::start(usual());
     let mut client = server.client();
     fill(&mut client);
-    let nobody = crate::support::servers::free_port();
+    let nobody = crate::support::servers::NOBODY;
     let program = Program::new(&format!(
         "[[database]]\nname = \"gone\"\nurl = \"redis://127.0.0.1:{nobody}/1\"\n\
          [[database.sessions]]\nstore = \"flask\"\ntimeout = \"1d\"\n{}",

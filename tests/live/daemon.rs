@@ -1,9 +1,10 @@
 //! The daemon as a process: R2, R16, and what bad days do to it.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -17,6 +18,9 @@ use crate::support::servers::{Server, usual};
 const SELDOM: &str = "0 0 1 1 *";
 /// Due every two seconds.
 const OFTEN: &str = "*/2 * * * * *";
+
+/// It tells systemd of every second round.
+const FED: &[(&str, &str)] = &[("WATCHDOG_USEC", "4000000")];
 
 /// A daemon that runs. Dropping it kills it.
 struct Daemon {
@@ -76,6 +80,26 @@ impl Daemon {
         self.until(&format!("systemd is told {text:?}"), |daemon| {
             daemon.heard.iter().any(|message| message.contains(text))
         });
+    }
+
+    /// Waits until nothing is left to be made up for of a database's backup, and the loop has gone round since. The
+    /// daemon must be [`FED`].
+    fn settles(&mut self, program: &Program, database: &str) {
+        let state = program.folder().join("state/daemon.json");
+        self.until("the backup is served", |_| {
+            let text = std::fs::read_to_string(&state).unwrap_or_default();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let job = &json["jobs"][database]["backup"];
+            job["served"].is_string() && job["open"].is_null()
+        });
+        let rounds = |daemon: &Daemon| {
+            let heard = daemon.heard.iter();
+            heard
+                .filter(|message| message.contains("WATCHDOG=1"))
+                .count()
+        };
+        let before = rounds(self);
+        self.until("it went round twice", |daemon| rounds(daemon) >= before + 2);
     }
 
     fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Daemon) -> bool) {
@@ -202,8 +226,8 @@ fn a_killed_daemon_makes_its_run_up_once_and_never_twice() {
         daemon.kill();
         assert_eq!(count(&program, "web"), left, "killed at {stage}");
 
-        let mut daemon = Daemon::ready(&program);
-        daemon.hears("STATUS=idle; next: web backup at");
+        let mut daemon = Daemon::with(&program, FED);
+        daemon.settles(&program, "web");
         assert_eq!(
             count(&program, "web"),
             1,
@@ -213,8 +237,8 @@ fn a_killed_daemon_makes_its_run_up_once_and_never_twice() {
         daemon.kill();
         // Its state is lost, too: the store knows.
         std::fs::remove_file(program.folder().join("state/daemon.json")).unwrap();
-        let mut daemon = Daemon::ready(&program);
-        daemon.hears("STATUS=idle; next: web backup at");
+        let mut daemon = Daemon::with(&program, FED);
+        daemon.settles(&program, "web");
         let log = daemon.stop();
         assert!(!log.contains("backup begins"), "killed at {stage}: {log}");
         assert_eq!(count(&program, "web"), 1);
@@ -226,7 +250,7 @@ fn systemd_is_told_and_a_wrong_configuration_is_refused() {
     let server = Server::start(usual());
     let table = database("web", &server.url(), "bgsave", SELDOM);
     let program = Program::new(&table);
-    let mut daemon = Daemon::with(&program, &[("WATCHDOG_USEC", "4000000")]);
+    let mut daemon = Daemon::with(&program, FED);
     daemon.hears("READY=1");
     daemon.hears("WATCHDOG=1");
     daemon.hears("STATUS=idle; next: web backup at");
@@ -333,23 +357,55 @@ fn a_server_that_comes_back_is_backed_up() {
 #[test]
 fn a_backup_by_hand_beside_the_daemon_finds_it_busy_and_both_are_fine() {
     let server = Server::start(usual());
-    server.client().run_all(sessions(1500));
-    let table = database("web", &server.url(), "scan", SELDOM);
-    let program = Program::new(&format!("{table}max_keys_per_second = 500\n"));
-    let mut daemon = Daemon::ready(&program);
-    daemon.until("a backup at work", |_| {
-        let files = files_below(&program.archive());
-        files
-            .iter()
-            .any(|file| file.to_string_lossy().ends_with(".tmp"))
-    });
+    server.client().run_all(sessions(500));
+    let program = Program::new(&database("web", &server.url(), "scan", SELDOM));
+    // It stands still in the middle of its backup, for as long as it takes to ask for another.
+    let stopped = program.folder().join("stopped");
+    let mut daemon = Daemon::with(
+        &program,
+        &[
+            ("RDBKEEPER_PAUSE_AT", "before-manifest"),
+            ("RDBKEEPER_STOPPED", stopped.to_str().unwrap()),
+        ],
+    );
+    daemon.until("a backup at work", |_| stopped.exists());
     program.run(["backup", "now"]).expect(6);
-    wait_for_backups(&program, "web", 1);
-    program.configure(&table);
-    daemon.hears("STATUS=idle");
+    daemon.until("it goes on", |daemon| {
+        signal(&daemon.child, Signal::CONT);
+        // Listed is not yet over: what is done around it is done under the same lock.
+        daemon.log().contains("backed up")
+    });
     program.run(["backup", "now"]).expect(0);
     daemon.stop();
     assert_eq!(count(&program, "web"), 2);
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_daemon_from_ending() {
+    let program = Program::new(&database("web", "redis://127.0.0.1:1", "scan", SELDOM));
+    let (_reader, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[b'.'; 512]).is_ok() {}
+    while full.write(b".").is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let mut command = program.command(["run"]);
+    let mut daemon = Daemon {
+        child: command.stdout(Stdio::null()).stderr(full).spawn().unwrap(),
+        log: program.folder().join("none"),
+        notices: UnixDatagram::unbound().unwrap(),
+        heard: Vec::new(),
+    };
+    // Whoever writes to the log now waits for ever. It must get as far as to watch for signals.
+    let status = format!("/proc/{}/status", daemon.child.id());
+    until("it watches for signals", || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(line.unwrap().trim(), 16).unwrap();
+        (caught & 1 << (Signal::TERM.as_raw() - 1) != 0).then_some(())
+    });
+    signal(&daemon.child, Signal::TERM);
+    let ended = until("it ends", || daemon.child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cmd;
 use crate::support::poll::{PATIENCE, until};
 use crate::support::program::{Program, Ran, files_below, finish, signal};
-use crate::support::servers::{Options, Server, free_port, usual};
+use crate::support::servers::{NOBODY, Options, Server, usual};
 
 fn database(port: u16, more: &str) -> String {
     format!("[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:{port}\"\n{more}\n")
@@ -107,7 +107,7 @@ fn failures_shrunk_backups_and_damage_are_unhealthy() {
     let server = filled(100);
     let program = Program::new(&database(server.port(), MONTHLY));
     program.run(["backup", "now"]).expect(0);
-    program.configure(&database(free_port(), MONTHLY));
+    program.configure(&database(NOBODY, MONTHLY));
     program.run(["backup", "now"]).expect(1);
     let (text, json) = status(&program, 1);
     assert_eq!(words(&json), ["backup-failed"]);
@@ -136,7 +136,7 @@ fn failures_shrunk_backups_and_damage_are_unhealthy() {
 
 #[test]
 fn without_a_schedule_nothing_is_expected_and_that_is_said() {
-    let program = Program::new(&database(free_port(), ""));
+    let program = Program::new(&database(NOBODY, ""));
     let (text, json) = status(&program, 0);
     assert_eq!(json["scheduled"], false);
     assert!(
@@ -153,18 +153,27 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(program: &Program, port: u16) -> Daemon {
+    /// One whose configuration lets it choose its port.
+    fn start(program: &Program) -> Daemon {
         let mut command = program.command(["-vv", "run"]);
-        let log = fs::File::create(program.folder().join("daemon.log")).unwrap();
+        let path = program.folder().join("daemon.log");
+        let log = fs::File::create(&path).unwrap();
         let child = command
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        Daemon {
+        let mut daemon = Daemon {
             child: Some(child),
-            port,
-        }
+            port: 0,
+        };
+        daemon.port = until("it says where it serves", || {
+            let log = fs::read_to_string(&path).ok()?;
+            let place = log.split("status are at http://127.0.0.1:").nth(1)?;
+            let (port, _) = place.split_once(|c: char| !c.is_ascii_digit())?;
+            port.parse().ok()
+        });
+        daemon
     }
 
     fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
@@ -242,16 +251,15 @@ fn the_daemon_says_by_http_how_the_backups_are() {
     server
         .client()
         .run(cmd!["SET", "websauna_session_secret", "x"]);
-    let port = free_port();
     let program = Program::new("");
     let password = program.folder().join("password");
     fs::write(&password, "battery-staple\n").unwrap();
-    let url = format!("http://127.0.0.1:{}/T0KEN", free_port());
+    let url = format!("http://127.0.0.1:{NOBODY}/T0KEN");
     let more = format!(
         "password_file = \"password\"\nschedule = \"* * * * * *\"\nverify_schedule = \"* * * * * *\"\nnotify = {{ url = {url:?} }}"
     );
-    serving(&program, port, &database(server.port(), &more));
-    let daemon = Daemon::start(&program, port);
+    serving(&program, 0, &database(server.port(), &more));
+    let daemon = Daemon::start(&program);
     let document = daemon.becomes(503, &["backup-failed", "verify-failed", "never-backed-up"]);
     assert_eq!(document["healthy"], false);
     let samples_before = daemon.get("/metrics");
@@ -309,11 +317,10 @@ fn the_daemon_says_by_http_how_the_backups_are() {
 #[test]
 fn idle_clients_do_not_keep_others_from_being_answered() {
     let server = filled(1);
-    let port = free_port();
     let program = Program::new("");
-    serving(&program, port, &database(server.port(), MONTHLY));
-    let daemon = Daemon::start(&program, port);
-    until("it serves", || daemon.ask("GET", "/livez"));
+    serving(&program, 0, &database(server.port(), MONTHLY));
+    let daemon = Daemon::start(&program);
+    let port = daemon.port;
     let idle: Vec<TcpStream> = (0..100)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
@@ -327,7 +334,7 @@ fn an_address_in_use_is_a_clear_error_at_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let program = Program::new("");
-    serving(&program, port, &database(free_port(), MONTHLY));
+    serving(&program, port, &database(NOBODY, MONTHLY));
     let ran = program.run(["run"]).expect(1);
     let message = format!("error: cannot serve metrics and health at 127.0.0.1:{port}");
     assert!(ran.stderr.contains(&message), "{}", ran.stderr);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::cmd;
 use crate::support::poll::until;
 use crate::support::program::{Program, files_below, finish, signal};
-use crate::support::servers::{Server, free_port, usual};
+use crate::support::servers::{NOBODY, Server, usual};
 
 fn database(name: &str, port: u16, more: &str) -> String {
     format!("[[database]]\nname = \"{name}\"\nurl = \"redis://127.0.0.1:{port}\"\n{more}\n")
@@ -95,6 +95,13 @@ fn a_failing_before_stops_its_backup_alone_and_says_why() {
         ran.stderr
     );
     assert!(!program.folder().join("second").exists());
+    // What it printed may be anything: it is not kept, and so it is in no notice and no answer either.
+    let record = program.folder().join("state/runs/web.backup.json");
+    let record = fs::read_to_string(record).unwrap();
+    assert!(
+        record.contains(why) && !record.contains("queue is not"),
+        "{record}"
+    );
     let facts = fs::read_to_string(program.folder().join("failure.env")).unwrap();
     assert!(facts.contains("RDBKEEPER_EVENT=failure"), "{facts}");
     assert!(
@@ -124,7 +131,7 @@ fn hooks_after_a_backup_do_not_change_its_result() {
     assert!(program.folder().join("third").exists());
     // After a failure it is the same the other way round.
     let hooks = r#"hooks = { failure = [["sh", "-c", "exit 1"], ["touch", "told"]] }"#;
-    program.configure(&database("web", free_port(), hooks));
+    program.configure(&database("web", NOBODY, hooks));
     let ran = program.run(["backup", "now"]).expect(1);
     assert!(
         ran.stderr.contains("error: cannot back up web"),

@@ -8,7 +8,7 @@ use crate::cmd;
 use crate::support::data::sessions;
 use crate::support::poll;
 use crate::support::program::{Program, Ran, files_below, finish, signal};
-use crate::support::servers::{Options, Server, free_port, usual};
+use crate::support::servers::{NOBODY, Options, Server, usual};
 
 fn database(url: &str, more: &str) -> String {
     format!("[[database]]\nname = \"web\"\nurl = \"{url}\"\n{more}\n")
@@ -29,7 +29,7 @@ fn fails(program: &Program, arguments: &[&str], code: i32, kind: &str) -> Ran {
 
 #[test]
 fn a_server_that_is_down_is_told_and_leaves_nothing() {
-    let program = Program::new(&database(&format!("redis://127.0.0.1:{}", free_port()), ""));
+    let program = Program::new(&database(&format!("redis://127.0.0.1:{NOBODY}"), ""));
     let ran = fails(&program, &["backup", "now"], 1, "unreachable");
     assert!(ran.stderr.contains("cannot back up web"), "{}", ran.stderr);
     assert_eq!(files_below(&program.archive()).len(), 0);
@@ -266,9 +266,8 @@ fn of_several_databases_one_fails_and_the_others_are_still_backed_up() {
     let server = Server::start(usual());
     server.client().run_all(sessions(20));
     let program = Program::new(&format!(
-        "{}\n[[database]]\nname = \"down\"\nurl = \"redis://127.0.0.1:{}\"\n",
+        "{}\n[[database]]\nname = \"down\"\nurl = \"redis://127.0.0.1:{NOBODY}\"\n",
         database(&server.url(), ""),
-        free_port()
     ));
     let ran = program.json(["backup", "now"]).expect(1).json();
     let list = ran.as_array().unwrap();

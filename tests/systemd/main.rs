@@ -69,6 +69,9 @@ method = "replication"
 schedule = "*/2 * * * * *"
 "#;
 
+/// A part of the story.
+type Step = fn(&System);
+
 /// Says a line past the test harness's capture.
 fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "systemd test: {line}");
@@ -88,7 +91,7 @@ fn the_package_keeps_its_promises_in_a_booted_system() {
         Err(why) => return announce(&format!("SKIPPED, {why}")),
     };
     let system = System { container, shared };
-    let steps: &[(&str, fn(&System))] = &[
+    let steps: &[(&str, Step)] = &[
         ("Redis", System::wait_for_redis),
         ("install", System::installs_and_starts),
         ("user and modes", System::is_private_to_its_user),

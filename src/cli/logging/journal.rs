@@ -166,9 +166,12 @@ mod tests {
         }
     }
 
+    /// Names and values, the message first.
+    type Said = Vec<(String, String)>;
+
     /// Keeps what events say after they went through [`with_fields_in_message`].
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<Vec<(String, String)>>>>);
+    struct Kept(Arc<Mutex<Vec<Said>>>);
 
     impl<S: Subscriber> Layer<S> for Kept {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {

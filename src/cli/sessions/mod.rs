@@ -116,7 +116,7 @@ async fn expire_one(
     let work = async {
         match dry_run {
             true => look(app, database, keeper.meter()).await,
-            false => keeper.expire(database).await,
+            false => keeper.expire(database, None).await,
         }
     };
     let (tally, swept) = app

@@ -26,6 +26,14 @@ fn job(database: &str, task: Task, cron: &str) -> Scheduled {
     }
 }
 
+/// What the stores say when all of them answer.
+fn known(newest: Option<Timestamp>) -> Known {
+    Known {
+        newest,
+        all_answered: true,
+    }
+}
+
 type Memory = BTreeMap<JobId, Remembered>;
 
 fn served(database: &str, task: Task, served: &str, open: u32) -> Memory {
@@ -101,7 +109,7 @@ fn what_was_missed_is_known_from_the_state_and_the_stores() {
             "before the stores have answered"
         );
         assert_eq!(agenda.next(at(now))[&id("a", Task::Backup)].0, None);
-        agenda.learn("a", newest.map(at), at(now));
+        agenda.learn("a", known(newest.map(at)), at(now));
         assert_eq!(begins(&mut agenda, now), *expected, "{state:?} {newest:?}");
         assert_eq!(begins(&mut agenda, "2026-11-23T10:00:01Z"), []);
     }
@@ -138,7 +146,7 @@ fn verify_and_sessions_are_made_up_for_with_state_and_wait_without() {
 /// An agenda that has one job and is up to date at `now`.
 fn settled(cron: &str, now: &str) -> Agenda {
     let mut agenda = agenda(vec![job("a", Task::Backup, cron)], &Memory::new(), now);
-    agenda.learn("a", Some(at(now)), at(now));
+    agenda.learn("a", known(Some(at(now))), at(now));
     assert_eq!(begins(&mut agenda, now), []);
     agenda
 }
@@ -194,7 +202,7 @@ fn a_run_that_was_killed_is_made_up_for_once_and_one_that_kills_us_with_a_pause(
             &memory,
             &now.to_string(),
         );
-        agenda.learn("a", Some(at("2026-11-22T02:00:00Z")), now);
+        agenda.learn("a", known(Some(at("2026-11-22T02:00:00Z"))), now);
         let again = now + SignedDuration::from_mins(minutes);
         if minutes > 0 {
             assert_eq!(agenda.due(again - SignedDuration::from_secs(1)).begin, []);
@@ -209,9 +217,25 @@ fn a_run_that_was_killed_is_made_up_for_once_and_one_that_kills_us_with_a_pause(
         &memory,
         &now.to_string(),
     );
-    agenda.learn("a", Some(at("2026-11-23T02:12:00Z")), now);
+    agenda.learn("a", known(Some(at("2026-11-23T02:12:00Z"))), now);
     assert_eq!(agenda.due(now).begin, []);
     assert_eq!(agenda.remembered()[&a].open, 0);
+}
+
+#[test]
+fn what_is_open_stays_open_when_a_storage_does_not_say_what_it_has() {
+    let now = "2026-11-23T02:20:00Z";
+    let memory = served("a", Task::Backup, "2026-11-23T02:00:00Z", 1);
+    for (all_answered, expected) in [(false, &[Why::Again][..]), (true, &[])] {
+        let mut agenda = agenda(vec![job("a", Task::Backup, NIGHTLY)], &memory, now);
+        // The storages that do answer have a backup that was begun for the last due time.
+        let known = Known {
+            newest: Some(at("2026-11-23T02:00:01Z")),
+            all_answered,
+        };
+        agenda.learn("a", known, at(now));
+        assert_eq!(begins(&mut agenda, now), *expected, "{all_answered}");
+    }
 }
 
 #[test]
@@ -323,7 +347,7 @@ fn a_reload_keeps_what_was_served_and_a_new_schedule_says_nothing_about_the_past
     ];
     agenda.configure(jobs, TimeZone::UTC, &Memory::new(), now);
     assert_eq!(agenda.unknown(), ["b"]);
-    agenda.learn("b", None, now);
+    agenda.learn("b", known(None), now);
     assert_eq!(
         agenda.due(now).begin,
         [(id("b", Task::Backup), Why::Missed)]
@@ -379,7 +403,7 @@ impl Machine {
         self.agenda
             .configure(jobs, self.zone.clone(), memory, self.now);
         self.agenda
-            .learn("a", self.backups.iter().max().copied(), self.now);
+            .learn("a", known(self.backups.iter().max().copied()), self.now);
     }
 
     fn tick(&mut self) {

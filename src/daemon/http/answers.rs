@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::daemon::agenda::JobId;
 use crate::daemon::board::{JobSeen, Seen, Trouble};
-use crate::health::{DatabaseDocument, Picture, Reason, Severity, StatusDocument, judge};
+use crate::health::{DatabaseDocument, Picture, Reason, Severity, StatusDocument, What, judge};
 use crate::runs::Task;
 use crate::runs::ledger::Attempt;
 use crate::setup;
@@ -122,7 +122,11 @@ pub(super) fn up_to_date(picture: &Picture, seen: &Seen) -> Picture {
 impl Health {
     pub(super) fn of(seen: &Seen, picture: Option<&Picture>, now: Timestamp) -> Health {
         let reasons = match picture {
-            Some(picture) => judge(&up_to_date(picture, seen), now),
+            Some(picture) => {
+                let mut reasons = judge(&up_to_date(picture, seen), now);
+                reasons.extend(not_looked_at(seen, picture));
+                reasons
+            }
             None => Vec::new(),
         };
         let mut troubles: Vec<TroubleSeen> = seen
@@ -147,12 +151,43 @@ impl Health {
     }
 }
 
-/// Without a scheduler no backup will be made; the rest does not keep one from being made.
+/// Unhealthy is what means that backups that somebody counts on will not be made: without a scheduler, without
+/// anything that is scheduled, and while what a person wrote into the configuration does not hold. The rest does not
+/// keep one from being made.
 fn severity(trouble: Trouble) -> Severity {
     match trouble {
-        Trouble::Scheduler => Severity::Unhealthy,
-        _ => Severity::Warning,
+        Trouble::Scheduler | Trouble::Reload | Trouble::Idle => Severity::Unhealthy,
+        Trouble::State | Trouble::Pruning | Trouble::Restart => Severity::Warning,
     }
+}
+
+/// What is configured and is not in the picture, which is older than the configuration: not known is not healthy.
+fn not_looked_at(seen: &Seen, picture: &Picture) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for database in &seen.config.databases {
+        let name = database.name.as_str();
+        let state = picture.databases.iter().find(|state| state.name == name);
+        let storages = state.map_or(&[][..], |state| &state.storages);
+        for storage in &database.storage {
+            if storages.iter().any(|s| s.name == storage.as_str()) {
+                continue;
+            }
+            reasons.push(Reason {
+                database: name.to_owned(),
+                storage: Some(storage.to_string()),
+                what: What::NotLookedAt,
+                severity: match database.schedule {
+                    Some(_) => Severity::Unhealthy,
+                    None => Severity::Warning,
+                },
+                message: format!(
+                    "storage {storage} has not been looked at yet for backups of {name}"
+                ),
+                since: Some(seen.configured_at),
+            });
+        }
+    }
+    reasons
 }
 
 /// What is not known is not healthy.
@@ -195,3 +230,6 @@ impl Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use super::answers::{Health, up_to_date};
 use crate::daemon::agenda::JobId;
 use crate::daemon::board::{JobSeen, Seen};
-use crate::health::{Brief, DatabaseState, Picture};
+use crate::health::{Brief, DatabaseState, Picture, StorageState};
 use crate::runs::Task;
 
 /// `Content-Type` of the answer.
@@ -164,6 +164,7 @@ impl Families {
             seconds(told.max(everywhere(state))),
         );
         let attempt = backup.and_then(|record| record.attempt.as_ref());
+        let attempt = attempt.filter(|attempt| !attempt.overdue);
         let attempt = attempt.map(|attempt| attempt.started_at);
         self.gauge(
             "rdbkeeper_backup_last_attempt_timestamp_seconds",
@@ -305,12 +306,15 @@ impl Families {
     }
 }
 
-/// When the last backup ended that every storage has, as far as they can be listed.
+/// When the last backup ended that every storage has. `None`: never, or one of them does not say what it has: then the
+/// others prove nothing.
 fn everywhere(state: &DatabaseState) -> Option<Timestamp> {
-    let newest = |held: &crate::health::Held| held.newest.as_ref().map(|newest| newest.finished_at);
-    let known = state.storages.iter().filter_map(|s| s.held.as_ref().ok());
-    // `None`, never, is the smallest.
-    known.map(newest).min().flatten()
+    let newest = |storage: &StorageState| {
+        let held = storage.held.as_ref().ok();
+        held.and_then(|held| Some(held.newest.as_ref()?.finished_at))
+    };
+    // `None` is the smallest.
+    state.storages.iter().map(newest).min().flatten()
 }
 
 #[cfg(test)]

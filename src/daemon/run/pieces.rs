@@ -27,10 +27,9 @@ impl Daemon {
     pub(super) fn plan(&mut self, due: Vec<(JobId, Why)>, now: Timestamp) {
         let mut backups = Vec::new();
         for (id, why) in due {
-            work::log_begin(&id, why);
             match id.task {
-                Task::Backup => backups.push(id),
-                _ => self.queue(vec![id], Vec::new(), None, now),
+                Task::Backup => backups.push((id, why)),
+                _ => self.queue(vec![(id, why)], Vec::new(), None, now),
             }
         }
         if backups.is_empty() {
@@ -39,7 +38,7 @@ impl Daemon {
         let config = Arc::clone(&self.config);
         let databases: Vec<_> = backups
             .iter()
-            .filter_map(|id| config.database(&id.database).ok())
+            .filter_map(|(id, _)| config.database(&id.database).ok())
             .collect();
         let keeper = Keeper::new(&config, self.cancel.clone()).telling_by(self.teller.clone());
         let (groups, failed) = keeper.plan_backups(&databases, &Overrides::default());
@@ -51,22 +50,24 @@ impl Daemon {
             self.settle(outcome, now);
         }
         for group in groups {
-            let ids: Vec<JobId> = group
-                .iter()
-                .map(|job| JobId {
-                    database: job.name.clone(),
-                    task: Task::Backup,
-                })
-                .collect();
+            let of_group = |id: &JobId| group.iter().any(|job| job.name == id.database);
+            let ids = backups.iter().filter(|(id, _)| of_group(id)).cloned();
+            let ids: Vec<(JobId, Why)> = ids.collect();
             let server = group.first().map(|job| job.source.endpoint.address.place());
             self.queue(ids, group, server, now);
         }
     }
 
-    fn queue(&mut self, ids: Vec<JobId>, group: Vec<Job>, server: Option<String>, now: Timestamp) {
+    fn queue(
+        &mut self,
+        ids: Vec<(JobId, Why)>,
+        group: Vec<Job>,
+        server: Option<String>,
+        now: Timestamp,
+    ) {
         let meter = Meter::default();
         self.board.change(|seen| {
-            for id in &ids {
+            for (id, _) in &ids {
                 seen.jobs.entry(id.clone()).or_default().running = Some(Running {
                     since: now,
                     waiting: true,
@@ -93,8 +94,11 @@ impl Daemon {
                 left.push_back(piece);
                 continue;
             };
+            for (id, why) in &piece.ids {
+                work::log_begin(id, *why);
+            }
             let at_work = AtWork {
-                ids: piece.ids.clone(),
+                ids: piece.ids.iter().map(|(id, _)| id.clone()).collect(),
                 place,
                 since: Timestamp::now(),
                 config: Arc::clone(&piece.config),

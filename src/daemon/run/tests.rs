@@ -129,3 +129,47 @@ async fn the_failure_hooks_of_a_backup_that_panics_are_run() {
     let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
     assert!(waited.is_ok());
 }
+
+#[tokio::test]
+async fn a_scheduler_that_stays_silent_ends_the_daemon_and_one_tick_forgives_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(folder.path(), ONE).await;
+    for _ in 1..HOPELESS {
+        daemon.start_scheduler_anew().await.unwrap();
+    }
+    let seen = daemon.board.read();
+    assert!(seen.troubles.contains_key(&Trouble::Scheduler));
+    daemon.tick();
+    assert!(daemon.board.read().troubles.is_empty());
+    for _ in 1..HOPELESS {
+        daemon.start_scheduler_anew().await.unwrap();
+    }
+    let failure = daemon.start_scheduler_anew().await.unwrap_err();
+    assert_eq!(failure.kind.exit_code(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_that_never_comes_is_recorded_as_a_failure_once_a_picture_shows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let table =
+        "[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:1\"\nschedule = \"0 * * * *\"\n";
+    let mut daemon = daemon(folder.path(), table).await;
+    let later = |hours| Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+    let look = async |daemon: &mut Daemon, now| {
+        let gatherer = crate::health::Gatherer::default();
+        let config = Arc::clone(&daemon.config);
+        let picture = gatherer.gather(&config, &config.databases).await;
+        daemon.gallery.hang(picture);
+        daemon.tell_late(now);
+        daemon.ledger.read("web", Task::Backup)
+    };
+    assert_eq!(look(&mut daemon, later(0)).await.attempt, None);
+    let record = look(&mut daemon, later(3)).await;
+    assert!(record.failing_since.is_some());
+    let attempt = record.attempt.clone().unwrap();
+    assert!(attempt.overdue);
+    assert_eq!(attempt.error.unwrap().message, "the backup of web is late");
+    // It is told once, and a day later again.
+    assert_eq!(look(&mut daemon, later(4)).await, record);
+    assert_ne!(look(&mut daemon, later(28)).await.told, record.told);
+}

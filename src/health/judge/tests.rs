@@ -225,6 +225,20 @@ fn a_backup_from_the_future_counts_for_nothing_and_is_told() {
 }
 
 #[test]
+fn a_storage_that_was_emptied_is_told() {
+    let mut emptied = held(None);
+    emptied.emptied = Some(at("06:00:00"));
+    let mut state = state(vec![storage("disk", Some(brief("06:00:00")))]);
+    state.storages[0].held = Ok(emptied);
+    assert_eq!(
+        reasons(&state, "06:30:00"),
+        [(What::NeverBackedUp, Unhealthy), (What::Emptied, Warning)]
+    );
+    state.schedules.clear();
+    assert_eq!(reasons(&state, "06:30:00"), [(What::Emptied, Warning)]);
+}
+
+#[test]
 fn without_a_schedule_nothing_is_late_or_missing() {
     let mut state = state(vec![
         storage("disk", None),

@@ -10,7 +10,7 @@ use rdbkeeper::source::{self, Choice, Method, Request, plan};
 use super::dumping::{block_on, by, endpoint, fail, take, verified};
 use crate::cmd;
 use crate::support::data;
-use crate::support::servers::{self, Options, Server, free_port};
+use crate::support::servers::{self, NOBODY, Options, Server};
 
 fn with_password(mut endpoint: Endpoint, user: Option<&str>, password: &str) -> Endpoint {
     endpoint.username = user.map(str::to_owned);
@@ -177,7 +177,7 @@ fn each_way_to_be_kept_out_is_told_apart() {
         }
     });
 
-    let nobody = endpoint(&format!("redis://127.0.0.1:{}", free_port()));
+    let nobody = endpoint(&format!("redis://127.0.0.1:{NOBODY}"));
     assert!(matches!(refused(&nobody), Error::Refused { .. }));
     assert!(matches!(
         refused(&endpoint("redis://no-such-host.invalid")),
@@ -218,7 +218,7 @@ fn a_password_that_stands_where_a_user_does_is_not_shown() {
 
 #[test]
 fn what_is_in_the_way_of_a_connection_is_said_once() {
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let nobody = format!("127.0.0.1:{NOBODY}");
     let request = Request::new(endpoint(&format!("redis://{nobody}")));
     let failure = rdbkeeper::failure::Failure::from(fail(request));
     assert_eq!(failure.message, format!("nothing listens at {nobody}"));

@@ -7,7 +7,7 @@ use super::dumping::{by, endpoint, fail, take, verified};
 use crate::cmd;
 use crate::support::data;
 use crate::support::poll::until;
-use crate::support::servers::{self, Options, Server, free_port};
+use crate::support::servers::{self, NOBODY, Options, Server};
 
 #[test]
 fn a_replica_that_has_lost_its_master_is_refused() {
@@ -57,7 +57,7 @@ fn a_healthy_replica_is_preferred_and_any_other_gives_way_with_a_warning() {
             assert_eq!(verified(&taken.bytes).keys(), 50);
         };
         // Nobody there; a server that is no replica; a replica of somebody else.
-        request.replica = Some(endpoint(&format!("redis://127.0.0.1:{}", free_port())));
+        request.replica = Some(endpoint(&format!("redis://127.0.0.1:{NOBODY}")));
         from_primary(&request);
         let stranger = Server::start(kind);
         request.replica = Some(endpoint(&stranger.url()));

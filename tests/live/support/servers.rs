@@ -545,6 +545,10 @@ impl Drop for Server {
     }
 }
 
+/// A port of 127.0.0.1 at which nobody listens, and at which nobody will: a free one may be taken by the next server that
+/// is started.
+pub const NOBODY: u16 = 1;
+
 /// A port of 127.0.0.1 that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")

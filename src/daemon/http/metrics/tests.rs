@@ -10,8 +10,9 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::config::{Config, Environment};
 use crate::daemon::board::{Board, Counts, Sweeps};
-use crate::health::{Held, StorageState};
-use crate::runs::ledger::{Attempt, Record};
+use crate::failure::{Failure, Kind};
+use crate::health::Held;
+use crate::runs::ledger::{Attempt, Record, Told};
 use crate::server::configured::judge_url;
 use crate::sessions::tally::Tally;
 
@@ -201,4 +202,52 @@ fn before_anything_is_known_there_is_something_to_scrape() {
     let board = Board::new(Arc::new(config()), at(500));
     let samples = parsed(&text(&board.read(), None, at(600)).unwrap());
     assert_eq!(samples.get("rdbkeeper_healthy"), Some(&0.0));
+}
+
+#[test]
+fn a_storage_that_does_not_answer_proves_no_success_of_the_others() {
+    let storage = |name: &str, held| StorageState {
+        name: name.to_owned(),
+        held,
+    };
+    let with = |newest: Option<Brief>| Held {
+        newest,
+        ..Held::default()
+    };
+    let older = || Brief {
+        finished_at: at(900),
+        ..brief()
+    };
+    let silent = || Told::of(&Failure::new(Kind::Storage, "it hangs"));
+    let mut state = DatabaseState {
+        name: "web".to_owned(),
+        schedules: BTreeMap::new(),
+        jitter: Duration::ZERO,
+        timeout: Duration::from_secs(3600),
+        storages: Vec::new(),
+        records: BTreeMap::new(),
+    };
+    for (other, expected) in [
+        (Ok(with(Some(older()))), Some(at(900))),
+        (Ok(with(None)), None),
+        (Err(silent()), None),
+    ] {
+        state.storages = vec![
+            storage("disk", Ok(with(Some(brief())))),
+            storage("offsite", other),
+        ];
+        assert_eq!(everywhere(&state), expected);
+    }
+    // What this host has seen itself stands.
+    let success = Attempt::new(at(700), at(800), None);
+    state.records = BTreeMap::from([(Task::Backup, Record::default().after(success))]);
+    let picture = Picture {
+        taken_at: at(2500),
+        zone: TimeZone::UTC,
+        databases: vec![state],
+    };
+    let board = Board::new(Arc::new(config()), at(500));
+    let samples = parsed(&text(&board.read(), Some(&picture), at(2600)).unwrap());
+    let last = "rdbkeeper_backup_last_success_timestamp_seconds{database=\"web\"}";
+    assert_eq!(samples.get(last), Some(&800.0));
 }
