@@ -3,8 +3,10 @@
 
 use serde::Serialize;
 
+use crate::catalog::Backup;
 use crate::catalog::manifest::Rdb;
-use crate::catalog::selector::Subject;
+use crate::catalog::markers::{self, Marker};
+use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::rdb::Summary;
@@ -39,8 +41,37 @@ pub struct Verified {
     pub rdb: Rdb,
 }
 
-/// Verifies a backup or an RDB file. Anything that is not as it was written is [`Kind::Damaged`].
+/// Verifies a backup or an RDB file. Anything that is not as it was written is [`Kind::Damaged`]; of a backup in a
+/// storage that is noted there, so that it counts as good for nobody, and taken back when it is found whole again.
 pub async fn verify(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
+    let verified = read_back(subject.clone(), meter).await;
+    if let Subject::Stored(backup) = &subject
+        && backup.place.storage() != BY_PATH
+    {
+        note(backup, verified.as_ref().err()).await;
+    }
+    verified
+}
+
+async fn note(backup: &Backup, failure: Option<&Failure>) {
+    let place = &backup.place;
+    let noted = match failure {
+        Some(failure) if failure.kind == Kind::Damaged => {
+            markers::set(place, Marker::Damaged).await
+        }
+        None if backup.damaged => markers::clear(place, Marker::Damaged).await,
+        _ => return,
+    };
+    if let Err(error) = noted {
+        tracing::warn!(
+            "what was found of {} cannot be noted in storage {}: {error}",
+            backup.manifest.id,
+            place.storage()
+        );
+    }
+}
+
+async fn read_back(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
     let manifest = match &subject {
         Subject::Stored(backup) => Some(backup.manifest.clone()),
         Subject::File(_) => None,

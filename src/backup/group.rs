@@ -140,7 +140,8 @@ async fn look_at(
         listing.must_be_of(&context.host)?;
     }
     ask_for_room(storage, &listing).await?;
-    let good = listing.backups.iter().rev().find(|backup| !backup.shrunk);
+    let mut newest_first = listing.backups.iter().rev();
+    let good = newest_first.find(|backup| !backup.shrunk && !backup.damaged);
     Ok(good.map(|backup| backup.manifest.rdb.keys))
 }
 

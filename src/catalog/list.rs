@@ -14,6 +14,8 @@ use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Store};
 pub const PINNED: &str = "pinned";
 /// The marker of a backup that is as small as it should be.
 pub const ACCEPTED: &str = "accepted";
+/// The marker of a backup that a verification found damaged.
+pub const DAMAGED: &str = "damaged";
 
 /// How many manifests are read at a time.
 const READ_AT_ONCE: usize = 16;
@@ -74,6 +76,8 @@ pub struct Backup {
     pub pinned: bool,
     /// Whether a person said that it is as small as it should be.
     pub accepted: bool,
+    /// Whether the last verification of it found damage. Its manifest is whole, its data is not.
+    pub damaged: bool,
     /// Whether it has far fewer keys than the one before.
     pub shrunk: bool,
 }
@@ -266,6 +270,7 @@ async fn read(
         manifest,
         pinned: sizes.contains_key(PINNED),
         accepted: sizes.contains_key(ACCEPTED),
+        damaged: sizes.contains_key(DAMAGED),
         shrunk: false,
     })
 }
@@ -275,6 +280,9 @@ async fn read(
 pub fn mark_shrunk<'a>(backups: impl IntoIterator<Item = &'a mut Backup>, guard: f64) {
     let mut baseline = None;
     for backup in backups {
+        if backup.damaged {
+            continue;
+        }
         let keys = backup.manifest.rdb.keys;
         backup.shrunk =
             !backup.accepted && baseline.is_some_and(|before| is_shrunk(keys, before, guard));

@@ -1,11 +1,11 @@
-//! What a person says of a backup: a small object beside the manifest, which itself never changes.
+//! What a person or a verification says of a backup: a small object beside the manifest, which itself never changes.
 //!
 //! A marker says nothing without a backup, so one that is set while the backup is being removed is taken back
 //! and told as [`Error::NotFound`]. [`commit::prune`](super::commit::prune) is the other half of that bargain.
 
 use bytes::Bytes;
 
-use super::list::{ACCEPTED, PINNED, Place};
+use super::list::{ACCEPTED, DAMAGED, PINNED, Place};
 use super::{Error, MANIFEST};
 use crate::stage;
 use crate::storage::Problem;
@@ -17,6 +17,8 @@ pub enum Marker {
     Pinned,
     /// It is as small as it should be.
     Accepted,
+    /// A verification found damage: it counts for nothing, and never goes by itself.
+    Damaged,
 }
 
 impl Marker {
@@ -25,6 +27,7 @@ impl Marker {
         match self {
             Marker::Pinned => PINNED,
             Marker::Accepted => ACCEPTED,
+            Marker::Damaged => DAMAGED,
         }
     }
 }

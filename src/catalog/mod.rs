@@ -3,7 +3,7 @@
 //! ```text
 //! <database>/<id>/dump.rdb[.zst|.gz]     the data
 //! <database>/<id>/manifest.json          written last: it is the commit
-//! <database>/<id>/pinned, accepted       markers
+//! <database>/<id>/pinned, accepted, damaged   markers
 //! <database>/prune-lease/<generation>    held while backups are removed
 //! ```
 //!

@@ -136,13 +136,20 @@ fn manifest_json(
 }
 
 pub(super) fn backup_json(backup: &Backup) -> Value {
-    manifest_json(
+    let mut value = manifest_json(
         &backup.manifest,
         backup.place.storage(),
         backup.pinned,
         backup.accepted,
         backup.shrunk,
-    )
+    );
+    // A mark that only what is broken has.
+    if backup.damaged
+        && let Value::Object(members) = &mut value
+    {
+        members.insert("damaged".to_owned(), true.into());
+    }
+    value
 }
 
 pub(super) fn storage_name(storage: &StorageArg) -> Option<String> {
@@ -303,6 +310,7 @@ fn failure_of(broken: &Broken) -> Failure {
 pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
     [
         (backup.pinned, "pinned"),
+        (backup.damaged, "DAMAGED"),
         (backup.accepted, "accepted"),
         (backup.shrunk, "SHRUNK"),
         (backup.manifest.rdb.opaque, "opaque"),

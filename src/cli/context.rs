@@ -81,8 +81,12 @@ impl App {
         json: &T,
         text: impl std::fmt::Display,
     ) -> Result<(), Failure> {
-        self.output.result(json, text).map_err(|error| {
-            Failure::new(Kind::Failed, "cannot write to standard output").caused_by(&error)
-        })
+        match self.output.result(json, text) {
+            // Whoever has seen enough is nothing to complain about: the work was done.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|error| {
+                Failure::new(Kind::Failed, "cannot write to standard output").caused_by(&error)
+            }),
+        }
     }
 }

@@ -328,7 +328,7 @@ fn log_failure(id: &JobId, failure: &Failure, seconds: f64, like_before: bool) {
         Kind::Interrupted | Kind::Terminated => {
             tracing::info!(database, task, seconds, "{text}");
         }
-        Kind::Busy => tracing::warn!(database, task, kind, "{text}"),
+        Kind::Busy | Kind::NotFound => tracing::warn!(database, task, kind, "{text}"),
         _ if like_before => {
             tracing::info!(database, task, kind, seconds, "it fails as before");
         }

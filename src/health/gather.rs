@@ -214,10 +214,11 @@ fn of_listing(listing: &Listing, now: Timestamp) -> Held {
     let future = |backup: &&crate::catalog::Backup| {
         backup.manifest.started_at.duration_since(now) > CLOCKS_DIFFER
     };
-    let all = listing.backups.iter();
+    let all = listing.backups.iter().filter(|backup| !backup.damaged);
+    let found_damaged = listing.backups.iter().filter(|backup| backup.damaged);
     let past = || all.clone().rev().filter(|backup| !future(backup));
     Held {
-        kept: listing.backups.len() as u64,
+        kept: all.clone().count() as u64,
         bytes: all.clone().map(|backup| backup.manifest.data.bytes).sum(),
         newest: past().next().map(Brief::of),
         newest_good: past().find(|backup| !backup.shrunk).map(Brief::of),
@@ -232,6 +233,12 @@ fn of_listing(listing: &Listing, now: Timestamp) -> Held {
                 message: broken.error.to_string(),
                 damaged: !matches!(broken.error, Error::Newer { .. }),
             })
+            .chain(found_damaged.map(|backup| Broken {
+                id: backup.manifest.id.to_string(),
+                began_at: backup.manifest.started_at,
+                message: "a verification found it damaged".to_owned(),
+                damaged: true,
+            }))
             .collect(),
     }
 }

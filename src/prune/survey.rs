@@ -70,9 +70,10 @@ pub(super) async fn survey(storage: &NamedStore, job: &Job) -> Result<Survey, Fa
             fact: Fact {
                 id: backup.manifest.id.to_string(),
                 began: backup.manifest.started_at,
-                standing: match backup.shrunk {
-                    true => Standing::Shrunk,
-                    false => Standing::Good,
+                standing: match (backup.damaged, backup.shrunk) {
+                    (true, _) => Standing::Damaged,
+                    (false, true) => Standing::Shrunk,
+                    (false, false) => Standing::Good,
                 },
                 keys: backup.manifest.rdb.keys,
                 pinned: backup.pinned,

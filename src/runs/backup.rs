@@ -228,9 +228,11 @@ impl Keeper<'_> {
                     let failure = Failure::from(error);
                     tracing::warn!(
                         database = name,
-                        "{}: {}; the backup's own result stands",
-                        failure.message,
-                        failure.causes_and_said().join(": ")
+                        "{}; the backup's own result stands",
+                        std::iter::once(failure.message.clone())
+                            .chain(failure.causes_and_said())
+                            .collect::<Vec<_>>()
+                            .join(": ")
                     );
                 }
             }

@@ -20,8 +20,11 @@ impl Keeper<'_> {
     pub async fn verify(&self, database: &DatabaseConfig) -> Result<Vec<Verified>, Failure> {
         let started_at = Timestamp::now();
         let verified = self.verify_newest(database).await;
-        let result = verified.as_ref().map(|_| None);
-        self.record(database, Task::Verify, started_at, result);
+        // Where there is no backup there is nothing to find out; that there is none is told already.
+        if !matches!(&verified, Err(failure) if failure.kind == Kind::NotFound) {
+            let result = verified.as_ref().map(|_| None);
+            self.record(database, Task::Verify, started_at, result);
+        }
         verified
     }
 

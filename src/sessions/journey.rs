@@ -56,6 +56,7 @@ pub async fn ask_for_backup(database: &str, conditions: &Conditions) -> Result<(
     let taken = listing
         .backups
         .iter()
+        .filter(|backup| !backup.damaged)
         .map(|backup| now.duration_since(backup.manifest.snapshot_at))
         .filter(|age| *age > -CLOCKS_DIFFER);
     let why = match taken.min() {

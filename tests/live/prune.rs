@@ -561,3 +561,33 @@ fn that_old_backups_cannot_be_removed_stands_in_health_until_they_can() {
     assert!(!told(&program));
     assert_eq!(listed(&program).len(), 1);
 }
+
+#[test]
+fn a_backup_that_a_verification_found_damaged_takes_no_good_ones_place() {
+    let (server, program) = backed_up(3);
+    let ids = listed(&program);
+    let data = program.archive().join("web").join(&ids[2]);
+    let data = data.join("dump.rdb.zst");
+    let whole = fs::read(&data).unwrap();
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    fs::write(&data, &flipped).unwrap();
+    program.run(["backup", "verify", "web"]).expect(3);
+
+    let list = program.run(["backup", "list"]).expect(0).stdout;
+    assert_eq!(list.matches("DAMAGED").count(), 1, "{list}");
+    let schedule = "schedule = \"0 0 1 1 *\"\nkeep = { last = 1 }";
+    program.configure(&database(&server, schedule));
+    let status = program.run(["status"]).expect(1).stdout;
+    assert!(status.contains("DAMAGED"), "{status}");
+    program.run(["backup", "prune"]).expect(0);
+    assert_eq!(listed(&program), [&ids[1][..], &ids[2]]);
+
+    // Somebody has brought the data back from elsewhere.
+    fs::write(&data, &whole).unwrap();
+    program.run(["backup", "verify", "web"]).expect(0);
+    program.run(["status"]).expect(0);
+    program.run(["backup", "prune"]).expect(0);
+    assert_eq!(listed(&program), [&ids[2][..]]);
+}
