@@ -20,7 +20,7 @@ lacks() { say "$1; the test with a real systemd is left out"; exit 0; }
 if ! command -v systemd-nspawn >/dev/null || ! command -v debootstrap >/dev/null; then
   # Only where systemd is at home already: nothing of it is brought onto another machine.
   command -v systemctl >/dev/null && command -v apt-get >/dev/null || lacks "no systemd-nspawn, no debootstrap"
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq systemd-container debootstrap >"$log" 2>&1 \
+  DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq systemd-container debootstrap >"$log" 2>&1 \
     || lacks "systemd-container and debootstrap cannot be installed: $(tail -n 1 "$log")"
 fi
 
@@ -29,11 +29,11 @@ if [ ! -e "$root/complete" ]; then
   mirror=$(apt-cache policy 2>/dev/null | awk '$2 ~ /^http/ && $2 !~ /security/ {print $2; exit}')
   rm -rf "$root"
   # shellcheck disable=SC2086
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,redis-server,redis-tools \
+  timeout 600 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,redis-server,redis-tools \
     "${VERSION_CODENAME:-stable}" "$root" $mirror >"$log" 2>&1 || lacks "debootstrap: $(tail -n 1 "$log")"
   rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*
   touch "$root/complete"
 fi
 
-"$here/../../packaging/deb.sh" tool >"$log" 2>&1 || lacks "cargo-deb cannot be built: $(tail -n 1 "$log")"
+timeout 900 "$here/../../packaging/deb.sh" tool >"$log" 2>&1 || lacks "cargo-deb cannot be built: $(tail -n 1 "$log")"
 say "$root, and cargo-deb"
