@@ -1,6 +1,6 @@
 //! Whether every database is backed up as it should be: the picture, and the judgement of it.
 //!
-//! The picture is what the stores hold and what the last runs left in the state folder; it is [gathered](gather) where
+//! The picture is what the stores hold and what the last runs left in the state folder; it is gathered where
 //! waiting is allowed. [`judge`] is a pure function of it and of now, and the one judge of `/healthz` and of
 //! `rdbkeeper status`. The trap: "nothing failed" is not healthy. What has never run, and what stays away, has to be
 //! seen from the backups that are there, never from the absence of errors.
