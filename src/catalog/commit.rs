@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::debris::is_ours;
 use super::lease::Lease;
-use super::list::{ACCEPTED, Backup, PINNED, Place};
+use super::list::{Backup, MARKERS, PINNED, Place};
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
@@ -106,7 +106,7 @@ pub async fn delete(place: &Place) -> Result<(), Error> {
     let (markers, data): (Vec<_>, Vec<_>) = objects
         .iter()
         .filter(|object| name_of(object) != MANIFEST)
-        .partition(|object| [PINNED, ACCEPTED].contains(&name_of(object)));
+        .partition(|object| MARKERS.contains(&name_of(object)));
     for rest in [markers, data] {
         for deleted in join_all(rest.iter().map(|object| place.store().delete(&object.key))).await {
             deleted?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::list::{ACCEPTED, DAMAGED, PINNED, Place};
+use super::list::{MARKERS, PINNED, Place};
 use super::{BackupId, Error, MANIFEST, lease};
 use crate::storage::{NamedStore, ObjectMeta, Unfinished};
 
@@ -29,8 +29,7 @@ pub fn is_ours(name: &str) -> bool {
             "" | ".zst" | ".gz" | ".age" | ".zst.age" | ".gz.age"
         )
     };
-    [MANIFEST, PINNED, ACCEPTED, DAMAGED].contains(&name)
-        || name.strip_prefix("dump.rdb").is_some_and(data)
+    name == MANIFEST || MARKERS.contains(&name) || name.strip_prefix("dump.rdb").is_some_and(data)
 }
 
 /// What may be debris in one folder.

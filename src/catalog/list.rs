@@ -16,6 +16,8 @@ pub const PINNED: &str = "pinned";
 pub const ACCEPTED: &str = "accepted";
 /// The marker of a backup that a verification found damaged.
 pub const DAMAGED: &str = "damaged";
+/// Every marker there is.
+pub const MARKERS: [&str; 3] = [PINNED, ACCEPTED, DAMAGED];
 
 /// How many manifests are read at a time.
 const READ_AT_ONCE: usize = 16;
