@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::list::Place;
 use crate::stage;
-use crate::storage::{Error, STALL, Upload, within};
+use crate::storage::{Error, STALL, TRANSFER, Upload, within};
 
 /// How long a store may take to remove what was sent.
 const ABORT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(super) async fn upload(
             let part = parts.recv().await?;
             let sending = uploads
                 .iter_mut()
-                .map(|upload| send(upload, part.clone(), STALL));
+                .map(|upload| send(upload, part.clone(), TRANSFER));
             join_all(sending).await;
             stage::reached("part");
             Some(())

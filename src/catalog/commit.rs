@@ -11,7 +11,9 @@ use super::list::{Backup, MARKERS, PINNED, Place};
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
-use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Problem, STALL, Upload, within};
+use crate::storage::{
+    self, NamedStore, ObjectKey, ObjectMeta, Problem, STALL, TRANSFER, Upload, within,
+};
 
 /// Data that is fully written, in one storage, and waits for its manifest.
 pub struct Prepared {
@@ -32,7 +34,7 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
     let Prepared { place, upload } = prepared;
     stage::reached("before-data");
     let store = place.store().describe();
-    within(STALL, &store, "finish the data", upload.finish()).await?;
+    within(TRANSFER, &store, "finish the data", upload.finish()).await?;
     stage::reached("before-manifest");
     let put = async {
         must_have_its_data(&place, manifest).await?;

@@ -10,6 +10,7 @@ mod unfinished;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,6 +105,10 @@ impl Store for LocalStore {
         self.root.display().to_string()
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>> {
         let path = self.path(key);
         Box::pin(self.blocking(format!("write {key}"), move |_| {
@@ -131,6 +136,22 @@ impl Store for LocalStore {
 
     fn read<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Reader>, Error>> {
         Box::pin(self.open(self.path(key), key.as_str()))
+    }
+
+    fn read_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Bytes, Error>> {
+        let path = self.path(key);
+        Box::pin(self.blocking(format!("read {key}"), move |_| {
+            let file = File::open(&path)?;
+            let end = range.end.min(file.metadata()?.len());
+            let length = usize::try_from(end.saturating_sub(range.start));
+            let mut bytes = BytesMut::zeroed(length.map_err(io::Error::other)?);
+            file.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes.freeze())
+        }))
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ObjectMeta>, Error>> {

@@ -10,6 +10,7 @@ pub mod private;
 pub mod probe;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ pub const PART_BYTES: usize = 8 << 20;
 /// How long one step in a store may take (a part, an object's appearing, a listing) before the store counts as away:
 /// one that hangs must not hold up the others for ever. Parts are a few mebibytes.
 pub const STALL: Duration = Duration::from_secs(120);
+
+/// How long a part may take, and an upload's end: longer than [`STALL`], for a store far away may have a few parts in
+/// flight over a slow line.
+pub const TRANSFER: Duration = Duration::from_secs(300);
 
 /// Does a step in a store, within a limit. What the store still does of it after that is not known.
 ///
@@ -125,6 +130,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What it is, for people: a path or a URL, without secrets.
     fn describe(&self) -> String;
 
+    /// Whether it is reached over a network: what is in it is neither near nor private to this host.
+    fn is_remote(&self) -> bool;
+
     /// Creates an object from bytes that are all here. [`Problem::Exists`] when the key is taken.
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>>;
 
@@ -135,10 +143,18 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Opens an object to be read from its start.
     fn read<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<Box<dyn Reader>, Error>>;
 
+    /// Reads some bytes of an object: those of `range` that it has. Meant for small ranges; they come as one.
+    fn read_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Bytes, Error>>;
+
     /// Lists all objects whose key lies below the folder `prefix` (without a `/` at its end; empty: all), in any order.
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<ObjectMeta>, Error>>;
 
-    /// Removes an object. One that is not there is fine.
+    /// Removes an object for good, all its versions where the store keeps those. One that is not there is fine.
+    /// [`Problem::Locked`] when the store must keep it for now: then it is as it was.
     fn delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Bytes that can still be written, where the store can tell.
@@ -214,11 +230,13 @@ pub enum Problem {
     Exists,
     /// The credentials or file modes do not allow it.
     Denied,
+    /// The store was told to keep the object for some time, and that is not over.
+    Locked,
     /// There is no room left.
     Full,
     /// It may work later: a network or a server in trouble.
     Unavailable,
-    /// The place is not what it should be: a file where a folder must be, a read-only file system.
+    /// The place is not what it should be: a file where a folder must be, a read-only file system, no such bucket.
     Misplaced,
     /// Anything else.
     Other,
@@ -237,6 +255,8 @@ pub struct Error {
     /// The cause below it.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// What to do about it, where the store knows better than the kind of trouble tells.
+    pub hint: Option<String>,
 }
 
 impl Error {
@@ -247,6 +267,7 @@ impl Error {
             store: store.into(),
             action: action.into(),
             source: None,
+            hint: None,
         }
     }
 
@@ -254,6 +275,13 @@ impl Error {
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Error {
         self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
         self
     }
 }
@@ -273,13 +301,14 @@ impl From<Error> for Failure {
                 Some("the storage's `path` must be a folder on a file system that can be written")
             }
             Problem::Unavailable => Some("try again later"),
+            Problem::Locked => Some("try again when its retention is over"),
             Problem::NotFound | Problem::Exists | Problem::Other => None,
         };
         let mut failure = Failure::new(kind, error.to_string());
         if let Some(source) = &error.source {
             failure = failure.caused_by(source.as_ref());
         }
-        failure.hint = hint.map(str::to_owned);
+        failure.hint = error.hint.or(hint.map(str::to_owned));
         failure
     }
 }

@@ -164,3 +164,21 @@ async fn what_was_never_finished_is_found_and_removed_and_nothing_else() {
     assert_eq!(files_below(&folder.path().join("db/one")), 6);
     drop(upload);
 }
+
+#[tokio::test]
+async fn a_range_gives_what_the_object_has_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path());
+    let object = key("sessions/one/dump.rdb");
+    let data = Bytes::from_static(b"0123456789");
+    store.put_new(&object, data.clone()).await.unwrap();
+    for (range, wanted) in [
+        (0..4, "0123"),
+        (4..100, "456789"),
+        (10..20, ""),
+        (20..30, ""),
+    ] {
+        let read = store.read_range(&object, range.clone()).await.unwrap();
+        assert_eq!(read, wanted, "{range:?}");
+    }
+}
