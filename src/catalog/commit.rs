@@ -231,6 +231,7 @@ mod tests {
                 compression: Compression::None,
                 encryption: None,
                 recipients: Vec::new(),
+                header: None,
             },
         };
         let key = place.key("dump.rdb").unwrap();

@@ -188,8 +188,16 @@ const SELECTOR_HELP: &str = "Which backup: its ID, NAME or `latest`, NAME@TIME, 
 ID         a backup's ID
 NAME       the newest backup of a database; `latest` where there is only one
 NAME@TIME  the newest taken at or before that RFC 3339 time
-PATH       a backup's folder in an archive, or any RDB file, plain or with .gz or .zst
-           (a path holds a / or ends in .rdb, .gz or .zst)";
+PATH       a backup's folder in an archive, or any RDB file, plain or with .gz, .zst, .age
+           (a path holds a / or ends in .rdb, .gz, .zst or .age)";
+
+/// `--identity`, for every command that reads backups back.
+#[derive(Clone, Debug, Default, Args)]
+pub struct IdentityArg {
+    /// Decrypt with the age identities or the passphrase in this file, instead of the configured ones
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
 
 /// `--storage`, for every command that looks at storages.
 #[derive(Clone, Debug, Default, Args)]
@@ -233,6 +241,9 @@ pub struct ShowArgs {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
+    /// The key.
+    #[command(flatten)]
+    pub identity: IdentityArg,
 }
 
 /// `backup verify`.
@@ -247,6 +258,9 @@ pub struct VerifyArgs {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
+    /// The key.
+    #[command(flatten)]
+    pub identity: IdentityArg,
 }
 
 /// `backup delete`.

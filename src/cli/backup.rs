@@ -1,5 +1,6 @@
 //! `backup now`, `list`, `show`, `verify`, `delete`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use crate::catalog::selector::{Finder, Subject};
 use crate::catalog::{Backup, BackupId, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
 use crate::runs::Keeper;
 use crate::setup::{self, Overrides};
 use crate::storage::NamedStore;
@@ -102,7 +104,7 @@ fn made_text(app: &App, made: &Made) -> String {
         HumanCount(manifest.rdb.keys),
         HumanBytes(manifest.data.plain_bytes),
         HumanBytes(manifest.data.bytes),
-        manifest.data.compression,
+        packing(manifest),
         made.storages.join(", "),
         manifest.method,
         HumanDuration(took),
@@ -111,6 +113,14 @@ fn made_text(app: &App, made: &Made) -> String {
         text.push_str(&format!("  {}\n", app.output.paint(Paint::Faint, reason)));
     }
     text
+}
+
+/// How a backup is packed: `zstd:3`, `zstd:3, encrypted`.
+pub(super) fn packing(manifest: &Manifest) -> String {
+    match manifest.data.encryption {
+        Some(_) => format!("{}, encrypted", manifest.data.compression),
+        None => manifest.data.compression.to_string(),
+    }
 }
 
 pub(super) fn failed_json(database: &str, failure: &Failure) -> Value {
@@ -180,6 +190,15 @@ pub(super) async fn find(
         databases: &databases,
     };
     Ok(finder.find(&selector).await?)
+}
+
+/// The keys that may open a backup.
+pub(super) fn keys_of(app: &App, subject: &Subject, identity: Option<&Path>) -> Keys {
+    let database = match subject {
+        Subject::Stored(backup) => Some(backup.manifest.database.as_str()),
+        Subject::File(_) => None,
+    };
+    setup::keys(&app.config, database, identity)
 }
 
 /// Lists what is there, of the named databases or of all, with the shrunk ones marked.
@@ -314,6 +333,7 @@ pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
         (backup.accepted, "accepted"),
         (backup.shrunk, "SHRUNK"),
         (backup.manifest.rdb.opaque, "opaque"),
+        (backup.manifest.data.encryption.is_some(), "encrypted"),
     ]
     .into_iter()
     .filter_map(|(is, mark)| is.then_some(mark))
@@ -351,7 +371,8 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
         let verified = match subject {
             Ok(subject) => {
                 let meter = Meter::default();
-                let work = verify::verify(subject, meter.clone());
+                let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+                let work = verify::verify(subject, &keys, meter.clone());
                 app.with_progress("verifying", Unit::Bytes, &meter, work)
                     .await
             }
@@ -428,12 +449,18 @@ fn verified_text(app: &App, name: &str, verified: &Verified) -> String {
         "whole" => app.output.paint(Paint::Good, "whole"),
         other => app.output.paint(Paint::Warning, other),
     };
-    format!(
-        "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
-        HumanCount(verified.rdb.keys),
-        HumanBytes(verified.plain_bytes),
-        verified.checksum
-    )
+    match &verified.content {
+        Some(content) => format!(
+            "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
+            HumanCount(content.rdb.keys),
+            HumanBytes(content.plain_bytes),
+            content.checksum
+        ),
+        None => format!(
+            "{result} {what}: {}, size and SHA-256 match; it is encrypted and the key is not here, so this is all that could be checked\n",
+            HumanBytes(verified.bytes)
+        ),
+    }
 }
 
 /// `backup delete`.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::args::{self, RestoreArgs};
-use super::backup::find;
+use super::backup::{find, keys_of};
 use super::context::App;
 use super::output::Paint;
 use super::progress::Unit;
 use crate::catalog::selector::Subject;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{self, Backup, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
@@ -28,6 +29,7 @@ use crate::units::{HumanBytes, HumanCount};
 /// The backup to restore, as the journey wants it: readable as often as it is asked for.
 struct Readable {
     subject: Subject,
+    keys: Keys,
     runtime: Handle,
 }
 
@@ -39,6 +41,7 @@ impl Backup for Readable {
         let whole = reading::read(
             &self.runtime,
             &self.subject,
+            &self.keys,
             &mut handler,
             &Meter::default(),
         )?;
@@ -55,11 +58,14 @@ pub(super) async fn restore(app: &App, args: RestoreArgs) -> Result<u8, Failure>
     )
     .await?;
     let mut request = request(&args)?;
+    let keys = keys_of(app, &subject, args.identity.as_deref());
+    app.stoppable(reading::may_read(&subject, &keys)).await?;
     if let Subject::Stored(backup) = &subject {
         request.snapshot_ms = Some(backup.manifest.snapshot_at.as_millisecond());
     }
     let backup = Arc::new(Readable {
         subject,
+        keys,
         runtime: Handle::current(),
     });
     match (&args.to.to, &args.to.to_file) {

@@ -1,7 +1,7 @@
 //! `backup show`.
 
 use super::args::ShowArgs;
-use super::backup::{backup_json, find, listing, marks, storage_name};
+use super::backup::{backup_json, find, keys_of, listing, marks, storage_name};
 use super::context::App;
 use super::output::HumanTime;
 use super::progress::Unit;
@@ -36,7 +36,8 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
         }
         subject @ Subject::File(_) => {
             let meter = Meter::default();
-            let work = verify::verify(subject, meter.clone());
+            let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+            let work = verify::verify(subject, &keys, meter.clone());
             let verified = app
                 .with_progress("reading", Unit::Bytes, &meter, work)
                 .await?;
@@ -85,6 +86,13 @@ fn stored_text(backup: &Backup) -> String {
             manifest.data.compression
         ),
     );
+    if let Some(encryption) = &manifest.data.encryption {
+        let whom = match &manifest.data.recipients[..] {
+            [] => "with a passphrase".to_owned(),
+            recipients => format!("to {}", recipients.join(", ")),
+        };
+        facts.add("encrypted", format!("{encryption}, {whom}"));
+    }
     facts.add(
         "RDB file",
         format!(
@@ -101,18 +109,21 @@ fn stored_text(backup: &Backup) -> String {
 fn file_text(verified: &Verified) -> String {
     let mut facts = Facts::default();
     facts.add("file", verified.path.as_deref().unwrap_or_default());
+    let Some(content) = &verified.content else {
+        return facts.to_string();
+    };
     facts.add(
         "RDB file",
         format!(
             "{}, version {} {}",
-            HumanBytes(verified.plain_bytes),
-            verified.rdb.family,
-            verified.rdb.version
+            HumanBytes(content.plain_bytes),
+            content.rdb.family,
+            content.rdb.version
         ),
     );
-    facts.add("checksum", verified.checksum);
-    add_counts(&mut facts, &verified.rdb);
-    format!("{facts}\n{}", databases(&verified.rdb))
+    facts.add("checksum", content.checksum);
+    add_counts(&mut facts, &content.rdb);
+    format!("{facts}\n{}", databases(&content.rdb))
 }
 
 fn add_counts(facts: &mut Facts, rdb: &Rdb) {
