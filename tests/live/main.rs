@@ -22,6 +22,7 @@ mod journey;
 mod notices;
 mod prune;
 mod restore;
+mod s3;
 mod selection;
 mod sessions;
 mod sources;
