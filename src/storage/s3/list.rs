@@ -27,7 +27,10 @@ fn size(bytes: Option<i64>) -> u64 {
 
 impl S3Store {
     pub(super) async fn list_below(&self, prefix: &str) -> Result<Vec<ObjectMeta>, Error> {
-        let action = format!("list {prefix:?}");
+        let action = match prefix {
+            "" => "list what is there".to_owned(),
+            prefix => format!("list {prefix}"),
+        };
         let mut found = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -72,7 +75,7 @@ impl S3Store {
     }
 
     pub(super) async fn uploads_below(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {
-        let action = format!("look for what is unfinished in {prefix:?}");
+        let action = format!("look for what is unfinished in {prefix}");
         let mut found = Vec::new();
         let mut marker: (Option<String>, Option<String>) = (None, None);
         loop {
