@@ -202,6 +202,12 @@ pub trait Upload: Send {
     /// Adds the next part.
     fn part(&mut self, data: Bytes) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// Waits until the store has all parts that were added, as far as it takes them before the end: what is left to
+    /// [`Upload::finish`] is short then. Unlike that, it may be left in the middle, to abort.
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Makes the object appear, durably. [`Problem::Exists`] when the key is taken.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
 

@@ -22,7 +22,10 @@ const STAGES: [&str; 6] = [
 
 #[test]
 fn a_killed_backup_is_never_listed_unless_it_is_whole_and_prune_sweeps_the_rest_after_its_day() {
-    let Some(weed) = weed::shared() else { return };
+    // Where signatures are looked at, the program would follow the clock that the answers tell.
+    let Some(weed) = weed::shared_open() else {
+        return;
+    };
     let fills: [fn(&crate::support::servers::Server); 2] = [small, large];
     for (fill, name) in fills.into_iter().zip(["small", "large"]) {
         let offsite = Offsite::new(weed, fill);

@@ -68,8 +68,7 @@ fn bursts_of_throttling_and_of_errors_are_waited_out() {
 #[test]
 fn trouble_that_does_not_end_is_told_and_leaves_nothing() {
     let Some(weed) = weed::shared() else { return };
-    let offsite = Offsite::new(weed, large);
-    for ((method, part), fault, expected) in [
+    let cases = [
         (STEPS[1], Fault::Answer(503, "SlowDown"), "SlowDown"),
         (STEPS[1], Fault::ResetInRequest(3 << 20), "broke"),
         (
@@ -79,11 +78,18 @@ fn trouble_that_does_not_end_is_told_and_leaves_nothing() {
         ),
         (STEPS[3], Fault::Answer(503, "SlowDown"), "SlowDown"),
         (STEPS[3], Fault::Answer(403, "AccessDenied"), "s3:PutObject"),
-    ] {
-        let rule = offsite.proxy.rule(Rule::new(method, part, fault));
-        offsite.fails(&[expected]);
-        assert!(rule.hits() > 0);
-    }
+    ];
+    // Each waits for the most part.
+    std::thread::scope(|scope| {
+        for ((method, part), fault, expected) in cases {
+            scope.spawn(move || {
+                let offsite = Offsite::new(weed, large);
+                let rule = offsite.proxy.rule(Rule::new(method, part, fault));
+                offsite.fails(&[expected]);
+                assert!(rule.hits() > 0);
+            });
+        }
+    });
 }
 
 #[test]

@@ -109,7 +109,9 @@ fn two_hosts_back_up_and_prune_at_once_and_nothing_that_is_listed_is_broken() {
 
 #[test]
 fn a_prune_that_slept_longer_than_its_lease_removes_nothing_more() {
-    let Some(weed) = weed::shared() else { return };
+    let Some(weed) = weed::shared_open() else {
+        return;
+    };
     let offsite = Offsite::new(weed, small);
     for _ in 0..3 {
         offsite.backs_up();

@@ -73,6 +73,10 @@ fn what_a_server_answers_is_told_in_plain_words() {
     let Some(weed) = weed::shared() else { return };
     let offsite = Offsite::new(weed, small);
     let header = "x-amz-bucket-region: eu-west-3".to_owned();
+    let denied = Fault::Answer(403, "AccessDenied");
+    let rule = offsite.proxy.rule(Rule::new("PUT", "", denied));
+    offsite.fails(&["s3:PutObject", "`bucket-"]);
+    assert!(rule.hits() > 0);
     for (fault, expected) in [
         (
             Fault::Answer(400, "ExpiredToken"),
@@ -82,7 +86,7 @@ fn what_a_server_answers_is_told_in_plain_words() {
             Fault::AnswerWith(301, "PermanentRedirect", header),
             "is in region eu-west-3",
         ),
-        (Fault::Answer(403, "AccessDenied"), "s3:PutObject"),
+        (Fault::Answer(403, "AccessDenied"), "s3:ListBucket"),
         (Fault::Answer(403, "AllAccessDisabled"), "AllAccessDisabled"),
         (Fault::Answer(400, "InvalidStorageClass"), "`storage_class`"),
         (Fault::Answer(507, "XMinioStorageFull"), "make room there"),
