@@ -14,6 +14,7 @@
 //! - [`server`]: addresses, connections, the wire, what a server says of itself.
 //! - [`catalog`]: manifests, IDs, selectors, listing, committing, markers, locks, debris.
 //! - [`pipeline`]: compression and digests between a reader and a writer.
+//! - [`spool`]: stored bytes that wait on this host's disk.
 //! - [`storage`]: the store contract, a folder, and a bucket.
 //! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
@@ -46,6 +47,7 @@ pub mod server;
 pub mod sessions;
 pub mod setup;
 pub mod source;
+pub mod spool;
 pub mod stage;
 pub mod storage;
 pub mod target;

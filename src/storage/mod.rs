@@ -13,6 +13,7 @@ mod s3;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +138,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Whether it is reached over a network: what is in it is neither near nor private to this host.
     fn is_remote(&self) -> bool;
 
+    /// Whether what is written to it lands on the same disk as what is written in this folder: neither is faster then.
+    fn shares_disk_with<'a>(&'a self, _folder: &'a Path) -> BoxFuture<'a, bool> {
+        Box::pin(async { false })
+    }
+
     /// Creates an object from bytes that are all here. [`Problem::Exists`] when the key is taken.
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>>;
 
@@ -198,6 +204,12 @@ pub struct Features {
 pub trait Upload: Send {
     /// Adds the next part.
     fn part(&mut self, data: Bytes) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Waits until the store has all parts that were added, as far as it takes them before the end: what is left to
+    /// [`Upload::finish`] is short then. Unlike that, it may be left in the middle, to abort.
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Makes the object appear, durably. [`Problem::Exists`] when the key is taken.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;

@@ -11,8 +11,10 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, InterceptorContext,
+};
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Config, ConfigBag, Credentials, Intercept, ProvideCredentials as _, Region,
@@ -84,6 +86,7 @@ pub(super) async fn connect(config: &S3Config, store: &str) -> Result<Connection
                 .with_initial_backoff(BACKOFF.0)
                 .with_max_backoff(BACKOFF.1),
         )
+        .retry_classifier(TooManyRequests)
         // What is sent carries our own checksums, and what comes back is checked against our own digests.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -223,6 +226,23 @@ fn read_ca(file: &FileRef, store: &str) -> Result<Vec<u8>, Error> {
     match roots.is_empty() {
         true => Err(named("it holds no certificate".to_owned())),
         false => Ok(bytes),
+    }
+}
+
+/// The library tries again after 500, 502, 503 and 504, and after AWS's own codes of throttling; other servers answer 429.
+#[derive(Debug)]
+struct TooManyRequests;
+
+impl ClassifyRetry for TooManyRequests {
+    fn name(&self) -> &'static str {
+        "TooManyRequests"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|answer| answer.status().as_u16()) {
+            Some(429) => RetryAction::throttling_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
     }
 }
 

@@ -180,7 +180,10 @@ fn kind_of_break(error: &(dyn StdError + 'static)) -> Break {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return match tls {
                 rustls::Error::InvalidCertificate(problem) => match problem {
-                    CertificateError::UnknownIssuer => Break::UnknownAuthority,
+                    // One made anew under the old name signs with another key.
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                        Break::UnknownAuthority
+                    }
                     CertificateError::NotValidForName
                     | CertificateError::NotValidForNameContext { .. } => Break::WrongName,
                     CertificateError::Expired

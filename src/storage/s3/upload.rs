@@ -189,17 +189,10 @@ impl S3Upload {
                 .store
                 .error(Problem::Other, &action, "an earlier part of it failed"));
         }
-        let rest = self.take(u64::MAX);
-        if self.id.is_none() {
-            return self.store.put(&self.key, rest, &self.token, &action).await;
-        }
-        if !rest.is_empty() {
-            self.part_size()?;
-            self.send(rest).await?;
-        }
-        while self.arrive().await? {}
+        self.send_the_rest().await?;
         let Some(id) = self.id.clone() else {
-            return Ok(());
+            let all = self.take(u64::MAX);
+            return self.store.put(&self.key, all, &self.token, &action).await;
         };
         let mut sent = mem::take(&mut self.sent);
         sent.sort_by_key(CompletedPart::part_number);
@@ -209,6 +202,19 @@ impl S3Upload {
         // From here on there is nothing to abort.
         self.id = None;
         self.must_be_whole(&action).await
+    }
+
+    /// Sends the last part, where there is more than one, and waits for all of them.
+    async fn send_the_rest(&mut self) -> Result<(), Error> {
+        if self.id.is_some() {
+            let rest = self.take(u64::MAX);
+            if !rest.is_empty() {
+                self.part_size()?;
+                self.send(rest).await?;
+            }
+        }
+        while self.arrive().await? {}
+        Ok(())
     }
 
     /// The server has all that was sent to it. Where it does not let us look at the object the listing says.
@@ -253,6 +259,16 @@ impl Upload for S3Upload {
             self.broken = true;
             self.add(data).await?;
             self.broken = false;
+            Ok(())
+        })
+    }
+
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            if !mem::replace(&mut self.broken, true) {
+                self.send_the_rest().await?;
+                self.broken = false;
+            }
             Ok(())
         })
     }

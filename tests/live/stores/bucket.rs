@@ -6,7 +6,10 @@ use rdbkeeper::failure::{Failure, Kind};
 use rdbkeeper::storage::Problem;
 
 use super::{PART, bytes, in_bucket, key, keys, read, store_of, upload};
-use crate::support::proxy::Proxy;
+use crate::support::data::sessions;
+use crate::support::program::{Program, Ran};
+use crate::support::proxy::{Fault, Proxy, Rule};
+use crate::support::servers::{Server, usual};
 use crate::support::weed::{self, Bucket, Options, Weed, wait};
 
 /// All versions and markers of all keys.
@@ -248,4 +251,120 @@ fn the_lock_of_a_single_object_is_over_in_the_end() {
     assert_eq!(first.problem, Problem::Locked, "{first:?}");
     crate::support::poll::until("the lock ends", || wait(store.delete(&object)).ok());
     assert_eq!(versions(&bucket), 0);
+}
+
+#[test]
+fn prune_leaves_what_is_locked_says_until_when_and_goes_on() {
+    let Some(weed) = weed::shared() else { return };
+    let bucket = weed.locking_bucket();
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new("");
+    let configure = |lines: &str| {
+        program.configure(&format!(
+            "{}{lines}\n[[database]]\nname = \"web\"\nurl = \"{}\"\nmethod = \"scan\"\nstorage = [\"s3\"]\n",
+            bucket.table("s3"),
+            server.url(),
+        ));
+    };
+    let lock = "object_lock = { mode = \"GOVERNANCE\", days = 1 }";
+    let id = |ran: Ran| ran.expect(0).json()[0]["id"].as_str().unwrap().to_owned();
+    configure(lock);
+    let locked = id(program.json(["backup", "now"]));
+    configure("");
+    let free = id(program.json(["backup", "now"]));
+    let newest = id(program.json(["backup", "now"]));
+    let text = std::fs::read_to_string(program.configuration()).unwrap();
+    program.write_configuration(&format!("{text}keep = {{ last = 1 }}\n"));
+
+    let pruned = program.run(["backup", "prune"]).expect(0);
+    let line = pruned
+        .stdout
+        .lines()
+        .find(|line| line.contains(&locked))
+        .unwrap();
+    assert!(
+        line.contains("stays") && line.contains("locked until 20"),
+        "{pruned:?}"
+    );
+    assert!(
+        pruned.stdout.contains("removed 1 of 3 backups"),
+        "{pruned:?}"
+    );
+    let listed = program.json(["backup", "list"]).expect(0).json();
+    let ids: Vec<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["id"].as_str())
+        .collect();
+    assert_eq!(ids, [&locked, &newest]);
+    program.run(["backup", "verify", "--all"]).expect(0);
+    assert!(!bucket.keys().iter().any(|key| key.contains(&free)));
+
+    let deleted = program
+        .run(["backup", "delete", &locked, "--yes"])
+        .expect(5);
+    assert!(
+        deleted.stderr.contains("it is locked until 20"),
+        "{deleted:?}"
+    );
+    program.run(["backup", "verify", &locked]).expect(0);
+    // What a person says of it can be said and taken back all the same.
+    program.run(["backup", "pin", &locked]).expect(0);
+    program.run(["backup", "unpin", &locked]).expect(0);
+}
+
+#[test]
+fn check_says_what_a_storage_does_not_honour() {
+    let Some(weed) = weed::shared_open() else {
+        return;
+    };
+    let bucket = weed.bucket();
+    let proxy = Proxy::to(weed.port());
+    let program = Program::new("");
+    let server = Server::start(usual());
+    program.configure(&format!(
+        "{}\n[[database]]\nname = \"web\"\nurl = \"{}\"\n",
+        bucket.table_at("s3", &proxy.endpoint()),
+        server.url(),
+    ));
+    let checked = |text: &str| {
+        let ran = program.run(["check", "--storage", "s3"]).expect(0);
+        assert!(ran.stdout.contains("storage s3: works"), "{ran:?}");
+        assert_eq!(
+            ran.stdout.contains("prune from one host only"),
+            text == "one host",
+            "{ran:?}"
+        );
+        assert_eq!(
+            ran.stdout.contains("no upload in parts"),
+            text == "parts",
+            "{ran:?}"
+        );
+        assert!(bucket.keys().is_empty(), "{:?}", bucket.keys());
+        assert!(bucket.unfinished().is_empty());
+    };
+    checked("");
+    let rule = |method, part: &str| {
+        proxy.rule(Rule::new(method, part, Fault::Answer(501, "NotImplemented")).times(1))
+    };
+    rule("PUT", "/rdbkeeper-check/");
+    checked("one host");
+    proxy.heal();
+    rule("POST", "uploads");
+    checked("parts");
+    proxy.heal();
+    rule("GET", "versioning");
+    checked("");
+    proxy.heal();
+    let document = program.json(["check", "--storage", "s3"]).expect(0).json();
+    let storage = &document["storages"][0];
+    assert_eq!(storage["create_only"], true, "{document}");
+    assert_eq!(storage["versioned"], false, "{document}");
+    assert_eq!(storage["multipart"], true, "{document}");
+    assert!(
+        storage["clock_ahead_seconds"].as_i64().unwrap().abs() < 30,
+        "{document}"
+    );
 }
