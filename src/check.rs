@@ -57,6 +57,8 @@ pub struct Storage {
     pub storage: String,
     /// Where it is.
     pub place: String,
+    /// Whether it is reached over a network.
+    pub remote: bool,
     /// What it proved to do.
     #[serde(flatten)]
     pub probed: Probed,
@@ -142,6 +144,7 @@ pub async fn storage(storage: &NamedStore) -> Result<Storage, Failure> {
     Ok(Storage {
         storage: storage.name.clone(),
         place: storage.store.describe(),
+        remote: storage.store.is_remote(),
         probed: probe(storage).await?,
     })
 }

@@ -22,7 +22,7 @@ use crate::server::configured::judge_url;
 use crate::sessions::journey::Conditions;
 use crate::sessions::sweep;
 use crate::source::{self, Choice, Method, ScanSettings};
-use crate::storage::{LocalStore, NamedStore};
+use crate::storage::{LocalStore, NamedStore, S3Store};
 
 /// Finds and reads the configuration, with every room's judgement of its own keys.
 pub fn load(named: Option<&Path>, environment: &Environment) -> Result<Config, Failure> {
@@ -76,10 +76,12 @@ pub fn nearest(
 }
 
 fn store(name: &str, config: &StorageConfig) -> NamedStore {
-    let StorageConfig::Local { path } = config;
     NamedStore {
         name: name.to_owned(),
-        store: Arc::new(LocalStore::new(path)),
+        store: match config {
+            StorageConfig::Local { path } => Arc::new(LocalStore::new(path)),
+            StorageConfig::S3(config) => Arc::new(S3Store::new(config.as_ref().clone())),
+        },
     }
 }
 

@@ -135,6 +135,11 @@ fn the_scheduler_is_named_in_one_file() {
 }
 
 #[test]
+fn the_library_of_aws_is_named_by_the_store_of_s3_alone() {
+    only_in("aws_", &["storage/s3", "storage/s3.rs", "cli/logging.rs"]);
+}
+
+#[test]
 fn the_format_knows_no_tokio_no_network_and_no_files() {
     for (path, text) in sources() {
         if room(&path) == "rdb" {

@@ -357,11 +357,12 @@ impl Carrier {
                 while let Some(part) = parts.recv().await {
                     self.send(open.as_mut(), part).await?;
                 }
-                match tail.await {
-                    Ok(tail) => self.catch_up(open.as_mut(), tail).await,
-                    // All of it came through the queue.
-                    Err(_) => Ok(()),
+                // Without a tail all of it came through the queue.
+                if let Ok(tail) = tail.await {
+                    self.catch_up(open.as_mut(), tail).await?;
                 }
+                let store = self.place.store().describe();
+                within(TRANSFER, &store, "write the data", open.settle()).await
             })
             .await;
         match carried {

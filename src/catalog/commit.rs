@@ -144,7 +144,7 @@ pub async fn delete(place: &Place) -> Result<(), Error> {
 }
 
 /// What came of removing a backup that no rule keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pruned {
     /// It is gone.
     Removed {
@@ -155,6 +155,11 @@ pub enum Pruned {
     Pinned,
     /// Somebody else removed it.
     Gone,
+    /// The storage must keep it for now: it is as it was.
+    Locked {
+        /// As far as the storage tells: `locked until 2026-12-24T18:00:00Z`.
+        why: String,
+    },
 }
 
 /// Removes a backup that no rule keeps, unless it is pinned, even at the last moment: when a pin appears while the
@@ -180,7 +185,15 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
     };
     stage::reached("prune-before-manifest");
     lease.look().await?;
-    place.store().delete(&key).await?;
+    match place.store().delete(&key).await {
+        Ok(()) => {}
+        Err(error) if error.problem == Problem::Locked => {
+            let why = error.source.map_or_else(String::new, |why| why.to_string());
+            let why = why.strip_prefix("it is ").unwrap_or("locked").to_owned();
+            return Ok(Pruned::Locked { why });
+        }
+        Err(error) => return Err(error.into()),
+    }
     stage::reached("prune-manifest-gone");
     let objects = place.store().list(&place.prefix()).await?;
     if objects.iter().any(|object| object.key == pin) {
@@ -195,8 +208,14 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
     for object in &objects {
         let name = name_of(object);
         if name == backup.manifest.data.object || is_ours(name) {
-            place.store().delete(&object.key).await?;
-            bytes += object.bytes;
+            match place.store().delete(&object.key).await {
+                Ok(()) => bytes += object.bytes,
+                // Without its manifest it is debris, and goes when it may.
+                Err(error) if error.problem == Problem::Locked => {
+                    tracing::warn!("{error}: it goes when its lock is over");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(Pruned::Removed { bytes })

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::list::{MARKERS, PINNED, Place};
 use super::lease::Lease;
 use super::{BackupId, Error, MANIFEST, Manifest, lease};
-use crate::storage::{NamedStore, ObjectMeta, Unfinished};
+use crate::storage::{NamedStore, ObjectMeta, Problem, Unfinished};
 
 /// No debris is younger than this.
 const LEAST_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -142,15 +142,20 @@ pub async fn find(storage: &NamedStore, database: &str) -> Result<Vec<Debris>, E
     Ok(debris.filter(something).collect())
 }
 
-/// Removes debris.
-pub async fn sweep(debris: &Debris) -> Result<(), Error> {
+/// Removes debris, and says how many bytes went: what the storage must keep for now stays.
+pub async fn sweep(debris: &Debris) -> Result<u64, Error> {
+    let mut bytes = debris.bytes();
     for object in &debris.objects {
-        debris.place.store().delete(&object.key).await?;
+        match debris.place.store().delete(&object.key).await {
+            Ok(()) => {}
+            Err(error) if error.problem == Problem::Locked => bytes -= object.bytes,
+            Err(error) => return Err(error.into()),
+        }
     }
     for unfinished in &debris.unfinished {
         debris.place.store().discard(unfinished).await?;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Removes what an unfinished copy has left in a folder that holds no manifest, whatever its age, while nobody prunes.

@@ -1,5 +1,7 @@
 //! `check`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::args::CheckArgs;
@@ -9,7 +11,11 @@ use crate::backup::Job;
 use crate::check::{self, Server, Sessions, Storage};
 use crate::failure::{Failure, Kind};
 use crate::setup::{self, Overrides};
-use crate::units::{HumanBytes, HumanCount};
+use crate::storage::probe::Probed;
+use crate::units::{HumanBytes, HumanCount, HumanDuration};
+
+/// Clocks that differ by less are left alone.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Tries everything, tells all of it, and fails when something that a backup needs does not work.
 pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
@@ -87,16 +93,56 @@ fn storage_text(app: &App, found: &Storage) -> String {
         Some(bytes) => format!(", {} free", HumanBytes(bytes)),
         None => String::new(),
     };
-    let create = match found.probed.create_only {
-        true => "",
-        false => "; it overwrites what exists: prune from one host only",
-    };
-    format!(
-        "storage {}: {} {}{free}{create}\n",
+    let mut text = format!(
+        "storage {}: {} {}{free}\n",
         found.storage,
         app.output.paint(Paint::Good, "works,"),
         found.place,
-    )
+    );
+    if found.remote {
+        text.push_str("  written, read, listed and deleted a small object\n");
+    }
+    for (warns, line) in storage_lines(&found.probed) {
+        let line = match warns {
+            true => app.output.paint(Paint::Warning, &line),
+            false => line,
+        };
+        text.push_str(&format!("  {line}\n"));
+    }
+    text
+}
+
+/// What a person should know of a storage that works; true: it is to be acted upon.
+fn storage_lines(probed: &Probed) -> Vec<(bool, String)> {
+    let mut lines = Vec::new();
+    if !probed.create_only {
+        lines.push((
+            true,
+            "it overwrites what exists: prune from one host only".to_owned(),
+        ));
+    }
+    if probed.features.multipart == Some(false) {
+        lines.push((
+            true,
+            "it takes no upload in parts: backups of more than 8 MiB will fail".to_owned(),
+        ));
+    }
+    if probed.features.versioned == Some(true) {
+        lines.push((
+            false,
+            "it keeps versions: what prune removes goes with all its versions".to_owned(),
+        ));
+    }
+    let off = probed.clock_ahead_seconds;
+    if off.unsigned_abs() > CLOCK_TOLERANCE.as_secs() {
+        let by = HumanDuration(Duration::from_secs(off.unsigned_abs()));
+        let which = if off > 0 { "behind" } else { "ahead of" };
+        lines.push((
+            true,
+            format!("this host's clock is {by} {which} the storage's: set it, by NTP best"),
+        ));
+    }
+    lines
 }
 
 fn server_text(app: &App, job: &Job, found: &Server) -> String {

@@ -23,6 +23,9 @@ use crate::failure::{Failure, Kind};
 /// The variable that says what is logged, in the words of `tracing`; it wins over `-v` and `-q`.
 pub const VARIABLE: &str = "RDBKEEPER_LOG";
 
+/// The libraries of AWS: what their names begin with.
+const AWS: &[&str] = &["aws_config", "aws_runtime", "aws_sdk", "aws_smithy"];
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verbosity {
@@ -47,8 +50,17 @@ impl Verbosity {
         let (own, others) = self.levels();
         let base = EnvFilter::default().add_directive(Directive::from(others));
         let own = format!("rdbkeeper={own}").parse::<Directive>();
-        // The text is one of five that are known to parse.
-        own.map_or(EnvFilter::default(), |own| base.add_directive(own))
+        // The texts are known to parse.
+        let base = own.map_or(EnvFilter::default(), |own| base.add_directive(own));
+        // What those of AWS warn of stands in our own errors, without whole requests in it.
+        let silent = match self.verbose {
+            0 | 1 => AWS,
+            _ => &[],
+        };
+        silent
+            .iter()
+            .filter_map(|name| format!("{name}=off").parse::<Directive>().ok())
+            .fold(base, EnvFilter::add_directive)
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) fn read_tls(reader: &TableReader<'_, '_>) -> Option<Located<TlsConfig
     Some(Located { value: tls, span })
 }
 
-fn refer(reading: &Reading<'_>, named: &str) -> FileRef {
+pub(super) fn refer(reading: &Reading<'_>, named: &str) -> FileRef {
     FileRef::new(named.as_ref(), reading.environment, reading.folder)
 }
 

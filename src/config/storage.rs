@@ -1,4 +1,4 @@
-//! `[storage.NAME]`: a place where archives are kept.
+//! `[storage.NAME]`: a place where archives are kept. The keys of a bucket are in [`super::s3`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::name::Name;
 use super::reader::{Reading, TableReader};
+use super::s3::{self, S3Config};
 
 /// A configured storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,26 +17,9 @@ pub enum StorageConfig {
         /// The archive's root; need not exist yet. Absolute when the configuration's own path is.
         path: PathBuf,
     },
+    /// A bucket.
+    S3(Box<S3Config>),
 }
-
-/// The keys that only a storage of a later kind has.
-const LATER: &[&str] = &[
-    "bucket",
-    "prefix",
-    "region",
-    "endpoint",
-    "path_style",
-    "checksums",
-    "ca_file",
-    "access_key_id",
-    "access_key_id_file",
-    "secret_access_key",
-    "secret_access_key_file",
-    "server_side_encryption",
-    "kms_key_id",
-    "storage_class",
-    "object_lock",
-];
 
 pub(super) fn read_all(
     reading: &Reading<'_>,
@@ -64,53 +48,52 @@ pub(super) fn read_all(
         if let Some(storage) = read(&reader, &name, value.span()) {
             all.insert(name, storage);
         }
-        reader.finish(LATER);
+        reader.finish(&[]);
     }
     all
 }
 
+/// Reads the keys of its kind alone, so that each other one is told as unknown.
 fn read(
     reader: &TableReader<'_, '_>,
     name: &Name,
     span: std::ops::Range<usize>,
 ) -> Option<StorageConfig> {
-    let has_kind = reader.key_span("kind").is_some();
-    let has_path = reader.key_span("path").is_some();
-    let kind = reader.string("kind");
-    let path = reader.path("path");
-    if !has_kind {
-        reader.reading().missing(
+    let reading = reader.reading();
+    let title = format!("[storage.{name}]");
+    if reader.key_span("kind").is_none() {
+        reading.missing(
             Some(span.clone()),
-            format!("[storage.{name}] has no `kind`; write kind = \"local\""),
+            format!("{title} has no `kind`; write kind = \"local\" or kind = \"s3\""),
         );
     }
-    let kind = kind?;
-    match kind.value.as_str() {
-        "local" => {
-            if !has_path {
-                reader.reading().missing(
+    let kind = reader.string("kind");
+    match kind.as_ref().map(|kind| kind.value.as_str()) {
+        Some("local") => {
+            if reader.key_span("path").is_none() {
+                reading.missing(
                     Some(span),
-                    format!("[storage.{name}] has no `path`: the folder of the archive"),
+                    format!("{title} has no `path`: the folder of the archive"),
                 );
             }
-            Some(StorageConfig::Local { path: path?.value })
+            let path = reader.path("path")?.value;
+            Some(StorageConfig::Local { path })
         }
-        "s3" => {
-            // One mistake is enough: its keys are not told one by one.
-            for key in LATER {
-                let _ = reader.raw(key);
-            }
-            reader.reading().mistake(
-                kind.span,
-                "`kind` = \"s3\" is not supported by this version; write \"local\"",
-            );
-            None
+        Some("s3") => {
+            let config = s3::read(reader, &title, span)?;
+            Some(StorageConfig::S3(Box::new(config)))
         }
         other => {
-            reader.reading().mistake(
-                kind.span,
-                format!("`kind`: `{other}` is not a kind of storage; write \"local\""),
-            );
+            if let (Some(other), Some(kind)) = (other, &kind) {
+                let text = format!(
+                    "`kind`: `{other}` is not a kind of storage; write \"local\" or \"s3\""
+                );
+                reading.mistake(kind.span.clone(), text);
+            }
+            // Nobody can tell which kind is meant: the keys of both are known, and none is judged.
+            for key in ["path"].iter().chain(s3::KEYS) {
+                let _ = reader.raw(key);
+            }
             None
         }
     }

@@ -89,14 +89,17 @@ async fn leased(
                 judged.reasons.push(Reason::Pinned);
             }
             Pruned::Gone => judged.state = State::Removed,
+            Pruned::Locked { why } => {
+                judged.state = State::Kept;
+                judged.reasons.push(Reason::Locked(why));
+            }
         }
     }
     for debris in &ripe {
         go_on(job)?;
         lease.look().await?;
-        debris::sweep(debris).await?;
+        report.swept.bytes += debris::sweep(debris).await?;
         report.swept.folders += 1;
-        report.swept.bytes += debris.bytes();
         stage::reached("prune-swept");
     }
     Ok(())

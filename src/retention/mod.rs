@@ -83,6 +83,8 @@ pub enum Reason {
     NoPolicy,
     /// No rule keeps it, but the newest backup is shrunk.
     Guard,
+    /// No rule keeps it, and its storage does not let it go yet.
+    Locked(String),
 }
 
 impl fmt::Display for Reason {
@@ -100,6 +102,7 @@ impl fmt::Display for Reason {
             Reason::Newer => f.write_str("newer format"),
             Reason::NoPolicy => f.write_str("no policy"),
             Reason::Guard => f.write_str("guard"),
+            Reason::Locked(why) => f.write_str(why),
         }
     }
 }

@@ -6,8 +6,10 @@
 //! backend must say which of the few [`Problem`]s it met, so that callers never look at texts.
 
 mod local;
+mod memory;
 pub mod private;
 pub mod probe;
+mod s3;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,6 +25,8 @@ use crate::failure::{Failure, Kind};
 use crate::units::HumanDuration;
 
 pub use local::{BroughtFile, LocalStore};
+pub use memory::MemoryStore;
+pub use s3::{Patience, S3Store};
 
 /// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter).
 ///
@@ -174,6 +178,25 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes something unfinished. What is gone, or in use again, is fine.
     fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// What there is to know of it beyond this contract. Something may be written for it, and is gone afterwards.
+    fn features(&self) -> BoxFuture<'_, Result<Features, Error>> {
+        Box::pin(async { Ok(Features::default()) })
+    }
+}
+
+/// What a store does beyond the contract; `None`: it does not say, or the question makes no sense there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Features {
+    /// Whether what is deleted by others stays as a version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versioned: Option<bool>,
+    /// Whether large objects can be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multipart: Option<bool>,
+    /// It has no way to refuse to create what exists: it is looked at beforehand, and two may do that at a time.
+    #[serde(skip)]
+    pub only_looks_first: bool,
 }
 
 /// An object on its way into a store. Dropping it means abort, as far as that can be done at once;
@@ -181,6 +204,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 pub trait Upload: Send {
     /// Adds the next part.
     fn part(&mut self, data: Bytes) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Waits until the store has all parts that were added, as far as it takes them before the end: what is left to
+    /// [`Upload::finish`] is short then. Unlike that, it may be left in the middle, to abort.
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Makes the object appear, durably. [`Problem::Exists`] when the key is taken.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
@@ -296,6 +325,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let kind = match error.problem {
             Problem::NotFound => Kind::NotFound,
+            Problem::Locked => Kind::Refused,
             _ => Kind::Storage,
         };
         let hint = match error.problem {

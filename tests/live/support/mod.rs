@@ -8,6 +8,8 @@ pub mod compare;
 pub mod data;
 pub mod poll;
 pub mod program;
+pub mod proxy;
 pub mod receiver;
 pub mod servers;
 pub mod tls;
+pub mod weed;

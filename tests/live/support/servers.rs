@@ -84,6 +84,19 @@ impl Kind {
     }
 }
 
+/// Where `tests/servers/fetch.sh` puts what it brings.
+pub fn folder() -> Option<PathBuf> {
+    std::env::var_os("RDBKEEPER_TEST_SERVERS").map_or_else(
+        || {
+            std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+                .map(|cache| cache.join("rdbkeeper-test-servers"))
+        },
+        |folder| Some(PathBuf::from(folder)),
+    )
+}
+
 /// Every server that was found, the oldest Redis first, then Valkey.
 pub fn available() -> &'static [Kind] {
     static FOUND: OnceLock<Vec<Kind>> = OnceLock::new();
@@ -94,16 +107,7 @@ pub fn available() -> &'static [Kind] {
                 Some(((*family).to_owned(), in_path(&format!("{family}-server"))?))
             })
             .collect();
-        let folder = std::env::var_os("RDBKEEPER_TEST_SERVERS").map_or_else(
-            || {
-                std::env::var_os("XDG_CACHE_HOME")
-                    .map(PathBuf::from)
-                    .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-                    .map(|cache| cache.join("rdbkeeper-test-servers"))
-            },
-            |folder| Some(PathBuf::from(folder)),
-        );
-        for entry in folder
+        for entry in folder()
             .iter()
             .filter_map(|folder| std::fs::read_dir(folder).ok())
             .flatten()
