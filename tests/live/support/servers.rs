@@ -84,6 +84,18 @@ impl Kind {
     }
 }
 
+/// The folder that `tests/servers/fetch.sh` fills.
+pub fn test_folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("RDBKEEPER_TEST_SERVERS") {
+        return Some(PathBuf::from(folder));
+    }
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
+    };
+    Some(cache.join("rdbkeeper-test-servers"))
+}
+
 /// Every server that was found, the oldest Redis first, then Valkey.
 pub fn available() -> &'static [Kind] {
     static FOUND: OnceLock<Vec<Kind>> = OnceLock::new();
@@ -94,15 +106,7 @@ pub fn available() -> &'static [Kind] {
                 Some(((*family).to_owned(), in_path(&format!("{family}-server"))?))
             })
             .collect();
-        let folder = std::env::var_os("RDBKEEPER_TEST_SERVERS").map_or_else(
-            || {
-                std::env::var_os("XDG_CACHE_HOME")
-                    .map(PathBuf::from)
-                    .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-                    .map(|cache| cache.join("rdbkeeper-test-servers"))
-            },
-            |folder| Some(PathBuf::from(folder)),
-        );
+        let folder = test_folder();
         for entry in folder
             .iter()
             .filter_map(|folder| std::fs::read_dir(folder).ok())
