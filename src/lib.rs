@@ -15,7 +15,7 @@
 //! - [`catalog`]: manifests, IDs, selectors, listing, committing, markers, locks, debris.
 //! - [`pipeline`]: compression and digests between a reader and a writer.
 //! - [`spool`]: stored bytes that wait on this host's disk.
-//! - [`storage`]: the store contract, and the local store.
+//! - [`storage`]: the store contract, a folder, and a bucket.
 //! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.

@@ -194,6 +194,9 @@ pub struct Features {
     /// Whether large objects can be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub multipart: Option<bool>,
+    /// It has no way to refuse to create what exists: it is looked at beforehand, and two may do that at a time.
+    #[serde(skip)]
+    pub only_looks_first: bool,
 }
 
 /// An object on its way into a store. Dropping it means abort, as far as that can be done at once;

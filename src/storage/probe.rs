@@ -12,7 +12,7 @@ const FOLDER: &str = "rdbkeeper-check";
 /// What a store proved to do. All of writing, reading, listing and deleting worked, or there is an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Probed {
-    /// Whether it refuses to create what exists.
+    /// Whether it refuses to create what exists, in one step.
     pub create_only: bool,
     /// Bytes that can still be written, where it can tell.
     pub free_bytes: Option<u64>,
@@ -48,11 +48,12 @@ pub async fn probe(storage: &NamedStore) -> Result<Probed, Error> {
         };
         let now = Timestamp::now();
         let theirs = store.clock().await?;
+        let features = store.features().await?;
         Ok(Probed {
-            create_only,
+            create_only: create_only && !features.only_looks_first,
             free_bytes: store.free_bytes().await?,
             clock_ahead_seconds: theirs.duration_since(now).as_secs(),
-            features: store.features().await?,
+            features,
         })
     }
     .await;

@@ -239,6 +239,7 @@ impl S3Store {
                 delete::Versions::Unknown => None,
             },
             multipart: Some(self.can_upload_in_parts().await?),
+            only_looks_first: !self.creates_only(),
         })
     }
 }

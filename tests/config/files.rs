@@ -93,6 +93,46 @@ fn the_example_and_the_reference_name_every_key_and_its_default() {
 }
 
 #[test]
+fn a_bucket_is_read_with_all_its_keys_and_its_secrets_do_not_show() {
+    let config = parse(
+        r#"
+        [storage.offsite]
+        kind = "s3"
+        bucket = "company-backups"
+        prefix = "/redis/web/"
+        endpoint = "https://s3.example.com:9000/"
+        access_key_id = "hunter-id"
+        secret_access_key = "hunter-secret"
+        session_token = "hunter-token"
+        server_side_encryption = "aws:kms"
+        kms_key_id = "k"
+        storage_class = "STANDARD_IA"
+        object_lock = { mode = "COMPLIANCE", days = 30 }
+        part_size = "32MiB"
+        checksums = true
+        path_style = false
+        [[database]]
+        name = "a"
+        url = "redis://h"
+        "#,
+    )
+    .unwrap();
+    let StorageConfig::S3(bucket) = &config.storages["offsite"] else {
+        panic!("{:?}", config.storages);
+    };
+    assert_eq!(bucket.prefix, "redis/web");
+    assert_eq!(
+        bucket.endpoint.as_deref(),
+        Some("https://s3.example.com:9000")
+    );
+    assert_eq!(bucket.path_style, Some(false));
+    assert_eq!(bucket.part_size, Some(32 << 20));
+    assert_eq!(bucket.object_lock.map(|lock| lock.days), Some(30));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter"), "{shown}");
+}
+
+#[test]
 fn rules_for_sessions_come_from_the_defaults_unless_a_database_has_its_own() {
     let config = parse(
         r#"

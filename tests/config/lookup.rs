@@ -78,6 +78,7 @@ fn a_configuration_that_cannot_be_read_is_not_passed_over() {
 fn with_no_configuration_the_local_server_is_kept_in_the_users_state_folder() {
     let path = |config: &Config| match &config.storages["local"] {
         StorageConfig::Local { path } => path.clone(),
+        other => panic!("{other:?}"),
     };
     let user = Environment::in_folder("/nowhere").with("HOME", "/home/user");
     let config = Config::without_file(&user).unwrap();

@@ -52,6 +52,11 @@ fn each_mistake_says_what_would_be_right() {
     let mut wrong = Vec::new();
     let database = |keys: &str| format!("[[database]]\nname = \"a\"\nurl = \"redis://h\"\n{keys}");
     let rule = |keys: &str| database(&format!("[[database.sessions]]\n{keys}"));
+    let bucket = |keys: &str| {
+        database(&format!(
+            "[storage.a]\nkind = \"s3\"\nbucket = \"backups\"\n{keys}"
+        ))
+    };
     for (text, part) in [
         ("", "no database is configured"),
         (
@@ -86,9 +91,79 @@ fn each_mistake_says_what_would_be_right() {
         (&database("[storage.a]\npath = \"/x\""), "has no `kind`"),
         (&database("[storage.a]\nkind = \"local\""), "has no `path`"),
         (
-            &database("[storage.a]\nkind = \"s3\"\nbucket = \"b\""),
-            "`kind` = \"s3\" is not supported by this version",
+            &database("[storage.a]\nkind = \"tape\""),
+            "`tape` is not a kind of storage; write \"local\" or \"s3\"",
         ),
+        (
+            &database("[storage.a]\nkind = \"s3\"\nregion = \"x\""),
+            "[storage.a] has no `bucket`",
+        ),
+        (&bucket("path = \"/x\""), "unknown key `path`"),
+        (
+            &bucket("end_point = \"https://h\""),
+            "did you mean `endpoint`?",
+        ),
+        (
+            &bucket("").replace("backups", "Backups"),
+            "`Backups` is no bucket's name",
+        ),
+        (
+            &bucket("endpoint = \"s3.example.com\""),
+            "begins with https://",
+        ),
+        (&bucket("endpoint = \"https://h/x\""), "without a path"),
+        (
+            &bucket("endpoint = \"https://u:p@h\""),
+            "no user and no password",
+        ),
+        (&bucket("region = \"eu central\""), "is no region"),
+        (
+            &bucket("prefix = \"a//b\""),
+            "names are separated by one `/`",
+        ),
+        (&bucket("prefix = \"../x\""), "none is `.` or `..`"),
+        (&bucket("access_key_id = \"a\""), "belong together"),
+        (&bucket("secret_access_key_file = \"a\""), "belong together"),
+        (
+            &bucket("session_token = \"a\""),
+            "`session_token` belongs to",
+        ),
+        (
+            &bucket(
+                "access_key_id = \"a\"\nsecret_access_key = \"b\"\nsecret_access_key_file = \"c\"",
+            ),
+            "exclude each other",
+        ),
+        (
+            &bucket("server_side_encryption = \"aes256\""),
+            "\"AES256\" or \"aws:kms\", not `aes256`",
+        ),
+        (
+            &bucket("server_side_encryption = \"AES256\"\nkms_key_id = \"k\""),
+            "`kms_key_id` needs server_side_encryption = \"aws:kms\"",
+        ),
+        (&bucket("storage_class = \"cold\""), "is no storage class"),
+        (
+            &bucket("storage_class = \"GLACIER\""),
+            "cannot be read before",
+        ),
+        (
+            &bucket("object_lock = { mode = \"GOVERNANCE\" }"),
+            "`object_lock` is a table",
+        ),
+        (
+            &bucket("object_lock = { mode = \"x\", days = 1 }"),
+            "\"GOVERNANCE\" or \"COMPLIANCE\", not `x`",
+        ),
+        (
+            &bucket("object_lock = { mode = \"GOVERNANCE\", days = 0 }"),
+            "a whole number from 1",
+        ),
+        (
+            &bucket("checksums = false\nobject_lock = { mode = \"GOVERNANCE\", days = 1 }"),
+            "`object_lock` needs checksums",
+        ),
+        (&bucket("part_size = \"4MiB\""), "from 5MiB to 5GiB"),
         (
             &database("[storage.A]\nkind = \"local\"\npath = \"x\""),
             "is not a name",

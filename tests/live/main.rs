@@ -26,4 +26,5 @@ mod s3;
 mod selection;
 mod sessions;
 mod sources;
+mod stores;
 mod trouble;
