@@ -40,11 +40,24 @@ pub enum Error<E> {
         /// Whom it is encrypted to, where a manifest says so.
         recipients: Vec<String>,
         /// What was found.
-        error: inbound::Error<ScanError<E>>,
+        error: Box<inbound::Error<ScanError<E>>>,
     },
     /// The work was stopped from outside.
     #[error("reading was interrupted")]
     Panicked,
+}
+
+impl<E> Error<E> {
+    /// What is in the way with the keys, where that is all that is known to be wrong.
+    pub fn key(&self) -> Option<&KeyError> {
+        match self {
+            Error::Read { error, .. } => match error.as_ref() {
+                inbound::Error::Key(error) => Some(error),
+                _ => None,
+            },
+            Error::Open(_) | Error::Panicked => None,
+        }
+    }
 }
 
 /// Reads all of it on the calling thread, which must be one that may block, within a runtime.
@@ -101,7 +114,7 @@ fn failed<E>(subject: &Subject, error: inbound::Error<ScanError<E>>) -> Error<E>
         subject: subject.describe(),
         stored,
         recipients,
-        error,
+        error: Box::new(error),
     }
 }
 
@@ -207,7 +220,7 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
                 .cause(why)
                 .hint(hint)
         };
-        match error {
+        match *error {
             inbound::Error::Storage(error) => {
                 let failure = Failure::from(error);
                 match failure.kind {

@@ -64,7 +64,7 @@ fn a_key_that_may_only_read_restores_and_is_told_what_it_lacks() {
     ));
     let ran = reader.run(["backup", "now"]).expect(1);
     says(&ran, &["s3:PutObject"]);
-    assert_eq!(listed(&reader), [id.clone()]);
+    assert_eq!(listed(&reader), std::slice::from_ref(&id));
     reader.run(["backup", "verify"]).expect(0);
     reader
         .run(["restore", "web", "--to-file", "out.rdb"])
