@@ -7,13 +7,14 @@
 //! - [`health`]: whether every database is backed up as it should be: the picture, and its judge.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
-//! - [`backup`], [`restore`], [`verify`], [`prune`]: the journeys, each a plan that can be shown and then done.
+//! - [`backup`], [`restore`], [`verify`], [`copy`], [`prune`]: the journeys, each a plan that can be shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
 //! - [`sessions`]: which sessions are over, and how they leave.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
 //! - [`server`]: addresses, connections, the wire, what a server says of itself.
 //! - [`catalog`]: manifests, IDs, selectors, listing, committing, markers, locks, debris.
 //! - [`pipeline`]: compression and digests between a reader and a writer.
+//! - [`spool`]: stored bytes that wait on this host's disk.
 //! - [`storage`]: the store contract, and the local store.
 //! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
@@ -28,6 +29,7 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod copy;
 pub mod cron;
 pub mod daemon;
 pub mod failure;
@@ -46,6 +48,7 @@ pub mod server;
 pub mod sessions;
 pub mod setup;
 pub mod source;
+pub mod spool;
 pub mod stage;
 pub mod storage;
 pub mod target;

@@ -52,6 +52,29 @@ pub fn stores(config: &Config, only: Option<&str>) -> Result<Vec<NamedStore>, Fa
     }
 }
 
+/// One configured storage, or all of them, in the order in which a backup is looked for: those on this host first, and
+/// within each the order in which `database` has them, then that of the others.
+pub fn nearest(
+    config: &Config,
+    only: Option<&str>,
+    database: Option<&str>,
+) -> Result<Vec<NamedStore>, Failure> {
+    let mut storages = stores(config, only)?;
+    let own = config
+        .databases
+        .iter()
+        .filter(|of| Some(of.name.as_str()) == database);
+    let order: Vec<&str> = own
+        .chain(&config.databases)
+        .flat_map(|of| of.storage.iter().map(|name| name.as_str()))
+        .collect();
+    storages.sort_by_key(|storage| {
+        let place = order.iter().position(|name| *name == storage.name);
+        (storage.store.is_remote(), place.unwrap_or(order.len()))
+    });
+    Ok(storages)
+}
+
 fn store(name: &str, config: &StorageConfig) -> NamedStore {
     let StorageConfig::Local { path } = config;
     NamedStore {

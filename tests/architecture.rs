@@ -6,19 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top down; those on one line do not import each other.
-const FLOORS: [&[&str]; 19] = [
+const FLOORS: [&[&str]; 20] = [
     &["cli"],
     &["daemon"],
     &["health"],
     &["runs"],
     &["setup"],
     &["check"],
-    &["backup", "restore", "verify", "prune"],
+    &["backup", "restore", "verify", "copy", "prune"],
     &["reading"],
     &["sessions", "source", "target"],
     &["server"],
     &["catalog"],
     &["pipeline"],
+    &["spool"],
     &["storage"],
     &["selection", "retention"],
     &["rdb"],

@@ -10,19 +10,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::fan::{self, Fanned, Output};
+use super::finish::{Finished, finish, lost};
 use super::record::{About, Archive, Keep, manifest};
-use super::upload::{Uploaded, abandon, upload};
-use super::{Context, Job, Locked, Made, Outcome, cannot, plan};
-use crate::catalog::commit::{Prepared, commit, places};
+use super::relay::{Patience, Relay, Route, abandon};
+use super::upload::upload;
+use super::{Context, Job, Locked, Outcome, cannot, plan};
+use crate::catalog::commit::places;
 use crate::catalog::list::list;
-use crate::catalog::{BackupId, Listing, Manifest};
+use crate::catalog::{BackupId, Listing};
 use crate::config::Encryption;
 use crate::failure::{Failure, Kind};
 use crate::pipeline::seal::Seal;
-use crate::retention::is_shrunk;
 use crate::source::{self, Pumped};
 use crate::stage;
-use crate::storage::{self, NamedStore};
+use crate::storage::NamedStore;
 use crate::units::HumanDuration;
 
 /// How long it may take to see what a storage has, before a backup begins.
@@ -69,30 +70,14 @@ fn outcome(name: &str, finished: Finished) -> Outcome {
     }
 }
 
-/// How one job of the group ended.
-struct Finished {
-    result: Result<Made, Failure>,
-    /// The storages that have the new backup.
-    kept_in: Vec<String>,
-}
-
-impl From<Failure> for Finished {
-    fn from(failure: Failure) -> Finished {
-        Finished {
-            result: Err(failure),
-            kept_in: Vec::new(),
-        }
-    }
-}
-
 /// A job that may begin.
-struct Ready {
+pub(super) struct Ready {
     /// The keys of the newest backup that is not shrunk.
-    keys_before: Option<u64>,
+    pub(super) keys_before: Option<u64>,
     /// The storages that can take it, at least one.
     storages: Vec<NamedStore>,
     /// Those that cannot, and why: they fail the run, and do not keep the others from having it.
-    unfit: Vec<(String, Failure)>,
+    pub(super) unfit: Vec<(String, Failure)>,
 }
 
 /// What must hold before a server is bothered: the name is ours, there is room.
@@ -229,7 +214,7 @@ async fn attempt(
         archives,
         outputs,
         uploads,
-    } = begin(jobs, ready, seals, started_at, &keep, &limit.stop)?;
+    } = begin(jobs, ready, seals, started_at, &keep, context, &limit.stop)?;
     let about = About::of(&dump, scanned);
     let (chunks, incoming) = mpsc::channel(CHUNKS);
     let (threads, meter) = (context.threads, context.meter.clone());
@@ -250,43 +235,67 @@ async fn attempt(
                 .into());
         }
     };
-    let mut uploaded = Vec::with_capacity(uploads.len());
+    let mut relayed = Vec::with_capacity(uploads.len());
+    let mut broke = None;
     for upload in uploads {
-        uploaded.push(upload.await.unwrap_or_default());
+        relayed.push(upload.await.unwrap_or_else(|panic| {
+            broke = Some(Failure::new(Kind::Failed, "the upload panicked").caused_by(&panic));
+            Vec::new()
+        }));
     }
-    let judged = match limit.cause() {
-        Some(failure) => Err(Stopped::Failed(failure)),
-        None => judge(pumped, fanned, &mut uploaded),
+    let judged = match limit.cause().or(broke) {
+        Some(failure) => Err(Judged::Stopped(Stopped::Failed(failure))),
+        None => judge(pumped, fanned),
     };
     let (pumped, fanned) = match judged {
         Ok(whole) => whole,
-        Err(stopped) => {
-            for uploads in uploaded {
-                abandon(uploads).await;
-            }
-            return Err(stopped);
+        Err(judged) => {
+            let all: Vec<Relay> = relayed.into_iter().flatten().collect();
+            return Err(match judged {
+                Judged::AllLost(failure) => Stopped::Failed(lost(all, failure).await),
+                Judged::Stopped(stopped) => {
+                    abandon(all).await;
+                    stopped
+                }
+            });
         }
     };
-    let mut made = Vec::with_capacity(jobs.len());
+    let behind: Vec<&str> = relayed
+        .iter()
+        .flatten()
+        .filter(|relay| !relay.has_ended())
+        .map(|relay| relay.place().storage())
+        .collect();
+    if !behind.is_empty() {
+        tracing::debug!("the dump is done; not yet in {}", behind.join(", "));
+    }
+    // None waits for another: neither an archive for one of another database, nor a storage for a slow one.
+    let mut finishing = Vec::with_capacity(jobs.len());
     let packed = fanned.archives.iter();
-    for ((((job, ready), archive), packed), uploads) in jobs
+    for ((((job, ready), archive), packed), relays) in jobs
         .iter()
         .zip(ready)
         .zip(archives)
         .zip(packed)
-        .zip(uploaded)
+        .zip(relayed)
     {
-        let facts = match packed {
-            Ok(facts) => facts,
-            Err(error) => {
-                made.push(lost(uploads, error).await.into());
-                continue;
+        let (about, pumped, keep, limit) = (&about, &pumped, &keep, &limit);
+        let manifest = packed
+            .as_ref()
+            .map(|facts| manifest(job, context, archive, about, &fanned, facts, keep));
+        finishing.push(async move {
+            match manifest {
+                Ok(manifest) => {
+                    finish(job, ready, manifest, relays, about, pumped, keep, limit).await
+                }
+                Err(error) => {
+                    let failure = Failure::new(Kind::Failed, error.to_string());
+                    lost(relays, failure).await.into()
+                }
             }
-        };
-        let manifest = manifest(job, context, archive, &about, &fanned, facts, &keep);
-        made.push(finish(job, ready, manifest, uploads, &about, &pumped, &keep).await);
+        });
     }
-    Ok(made)
+    Ok(join_all(finishing).await)
 }
 
 /// What encrypts each job's archive. It is made before the source is opened: a passphrase takes a while, and no fork
@@ -306,8 +315,8 @@ async fn seal(jobs: &[Job]) -> Result<Vec<Option<Seal>>, Failure> {
 }
 
 /// What ends a run before its end: a signal, or its time being over. Every stage watches one token.
-struct Limit {
-    stop: CancellationToken,
+pub(super) struct Limit {
+    pub(super) stop: CancellationToken,
     cancel: CancellationToken,
     timeout: Duration,
     timer: JoinHandle<()>,
@@ -330,7 +339,7 @@ impl Limit {
     }
 
     /// Why the run was stopped, if it was.
-    fn cause(&self) -> Option<Failure> {
+    pub(super) fn cause(&self) -> Option<Failure> {
         if self.cancel.is_cancelled() {
             return Some(interrupted());
         }
@@ -357,7 +366,7 @@ fn interrupted() -> Failure {
 struct Begun {
     archives: Vec<Archive>,
     outputs: Vec<Output>,
-    uploads: Vec<JoinHandle<Vec<Uploaded>>>,
+    uploads: Vec<JoinHandle<Vec<Relay>>>,
 }
 
 fn begin(
@@ -366,6 +375,7 @@ fn begin(
     seals: Vec<Option<Seal>>,
     started_at: Timestamp,
     keep: &Keep,
+    context: &Context,
     stop: &CancellationToken,
 ) -> Result<Begun, Failure> {
     let mut begun = Begun {
@@ -390,12 +400,15 @@ fn begin(
             parts,
         });
         let places = places(&ready.storages, &job.name, &id);
-        begun.uploads.push(tokio::spawn(upload(
-            places,
-            object.clone(),
-            receiver,
-            stop.clone(),
-        )));
+        let route = Route {
+            object: object.clone(),
+            spool: context.spool.clone(),
+            patience: Patience::USUAL,
+            stop: stop.clone(),
+        };
+        begun
+            .uploads
+            .push(tokio::spawn(upload(places, receiver, route)));
         begun.archives.push(Archive {
             id,
             object,
@@ -406,130 +419,30 @@ fn begin(
     Ok(begun)
 }
 
+/// What a dump that made no archive comes to.
+enum Judged {
+    /// The storages know why.
+    AllLost(Failure),
+    Stopped(Stopped),
+}
+
 /// Whether the dump is whole; if not, what of all that went wrong was the cause of the rest.
 fn judge(
     pumped: Result<Pumped, Failure>,
     fanned: Result<Fanned, fan::Error>,
-    uploaded: &mut [Vec<Uploaded>],
-) -> Result<(Pumped, Fanned), Stopped> {
+) -> Result<(Pumped, Fanned), Judged> {
+    let stopped = |failure: Failure| Judged::Stopped(failure.into());
     match (pumped, fanned) {
         (Ok(pumped), Ok(fanned)) => Ok((pumped, fanned)),
-        (_, Err(fan::Error::Opaque(why))) => Err(Stopped::Opaque(why.to_string())),
-        (_, Err(fan::Error::AllLost)) => {
-            let first = uploaded.iter_mut().flatten().find_map(|upload| {
-                let gone = storage::Error::new(storage::Problem::Other, "storage", "go on");
-                match std::mem::replace(&mut upload.result, Err(gone)) {
-                    Err(error) => Some(Failure::from(error)),
-                    open => {
-                        upload.result = open;
-                        None
-                    }
-                }
-            });
-            Err(first
-                .unwrap_or_else(|| Failure::new(Kind::Storage, "no storage takes the data"))
-                .into())
-        }
+        (_, Err(fan::Error::Opaque(why))) => Err(Judged::Stopped(Stopped::Opaque(why.to_string()))),
+        (_, Err(error @ fan::Error::AllLost)) => Err(Judged::AllLost(Failure::new(
+            Kind::Storage,
+            error.to_string(),
+        ))),
         // A torn dump is the effect of a source that broke, not a finding of its own.
-        (Err(failure), _) => Err(failure.into()),
-        (Ok(_), Err(error)) => Err(Failure::new(Kind::Protocol, error.to_string())
+        (Err(failure), _) => Err(stopped(failure)),
+        (Ok(_), Err(error)) => Err(stopped(Failure::new(Kind::Protocol, error.to_string())
             .caused_by(std::error::Error::source(&error).unwrap_or(&error))
-            .hint("nothing of it is kept; run it again, and if it happens again the server's own dump is damaged")
-            .into()),
-    }
-}
-
-/// The failure of an archive that no storage has.
-async fn lost(uploads: Vec<Uploaded>, error: &crate::pipeline::outbound::Error) -> Failure {
-    let mut failure = None;
-    let mut open = Vec::new();
-    for upload in uploads {
-        match upload.result {
-            Err(error) => failure = failure.or(Some(Failure::from(error))),
-            Ok(_) => open.push(upload),
-        }
-    }
-    abandon(open).await;
-    failure.unwrap_or_else(|| Failure::new(Kind::Failed, error.to_string()))
-}
-
-fn not_in(storage: &str, failure: Failure) -> Failure {
-    failure.context(format!("storage {storage} does not have it"))
-}
-
-/// Commits an archive in every storage that has its data.
-async fn finish(
-    job: &Job,
-    ready: &Ready,
-    manifest: Manifest,
-    uploads: Vec<Uploaded>,
-    about: &About,
-    pumped: &Pumped,
-    keep: &Keep,
-) -> Finished {
-    let mut storages = Vec::new();
-    let unfit = ready.unfit.first().cloned();
-    let mut failed = unfit.map(|(name, failure)| not_in(&name, failure));
-    let commits = uploads.into_iter().map(async |Uploaded { place, result }| {
-        let name = place.storage().to_owned();
-        let committed = match result {
-            Ok(upload) => commit(Prepared { place, upload }, &manifest)
-                .await
-                .map_err(Failure::from),
-            Err(error) => Err(error.into()),
-        };
-        (name, committed)
-    });
-    for (name, committed) in join_all(commits).await {
-        match committed {
-            Ok(()) => storages.push(name),
-            Err(failure) => {
-                failed.get_or_insert(not_in(&name, failure));
-            }
-        }
-    }
-    if let Some(failure) = failed {
-        let failure = match storages.is_empty() {
-            true => failure,
-            false => failure.cause(format!(
-                "kept as {} in {}",
-                manifest.id,
-                storages.join(", ")
-            )),
-        };
-        return Finished {
-            result: Err(failure),
-            kept_in: storages,
-        };
-    }
-    let mut warnings = about.warnings.clone();
-    warnings.extend(pumped.warnings.iter().cloned());
-    if let Keep::All { warning } = keep {
-        warnings.push(warning.clone());
-    }
-    if manifest.rdb.opaque {
-        warnings.push(
-            "the server is newer than this version of rdbkeeper: the backup is whole, but cannot be looked into".to_owned(),
-        );
-    }
-    let keys = manifest.rdb.keys;
-    let shrunk = ready
-        .keys_before
-        .is_some_and(|before| is_shrunk(keys, before, job.shrink_guard));
-    if shrunk {
-        warnings.push(format!(
-            "it has {keys} keys, and the last good backup has {}",
-            ready.keys_before.unwrap_or_default()
-        ));
-    }
-    Finished {
-        kept_in: storages.clone(),
-        result: Ok(Made {
-            manifest,
-            storages,
-            shrunk,
-            reasons: about.reasons.clone(),
-            warnings,
-        }),
+            .hint("nothing of it is kept; run it again, and if it happens again the server's own dump is damaged"))),
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! Databases on one server share one dump (`plan` groups them): one BGSAVE or one transfer, several
 //! archives. The dump is scanned on its way (`fan`), every part goes to every storage at once
-//! (`upload`), and only when source, scanner and storage all agree that it is whole is the
-//! manifest written. Whatever goes wrong before that leaves nothing that is listed.
+//! (`upload`), each at its own pace (`relay`), and only when source, scanner and storage all agree that it is whole is
+//! the manifest written (`finish`). Whatever goes wrong before that leaves nothing that is listed.
 
 mod fan;
+mod finish;
 mod group;
 mod plan;
 mod record;
+mod relay;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -24,6 +26,7 @@ use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::pipeline::Compression;
 use crate::source;
+use crate::spool::Spool;
 use crate::storage::NamedStore;
 
 pub use group::back_up_group;
@@ -59,6 +62,8 @@ pub struct Context {
     pub host: String,
     /// Threads for compression, for each archive.
     pub threads: usize,
+    /// Where what a slow storage has not taken yet waits.
+    pub spool: Spool,
     /// Stops everything when it is cancelled.
     pub cancel: CancellationToken,
     /// Moves as the dump does.

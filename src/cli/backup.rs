@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use super::args::{DeleteArgs, ListArgs, NowArgs, StorageArg, VerifyArgs};
 use super::context::{App, interrupted};
+use super::lacks::{lacks, tell_lacks, with_lacks};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
 use super::table::{Align, Table};
 use crate::backup::{Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
-use crate::catalog::selector::{Finder, Subject};
-use crate::catalog::{Backup, BackupId, Manifest, Selector, commit};
+use crate::catalog::selector::{Finder, Places, Subject};
+use crate::catalog::{Backup, BackupId, Error, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::Keys;
@@ -182,14 +183,28 @@ pub(super) async fn find(
     selector: &str,
     storage: Option<&str>,
 ) -> Result<Subject, Failure> {
+    let mut copies = find_copies(app, selector, storage).await?;
+    Ok(copies.swap_remove(0))
+}
+
+/// Finds every copy of the backup that a selector means, the nearest first; at least one.
+pub(super) async fn find_copies(
+    app: &App,
+    selector: &str,
+    storage: Option<&str>,
+) -> Result<Vec<Subject>, Failure> {
     let selector: Selector = selector.parse()?;
-    let storages = setup::stores(&app.config, storage)?;
+    let database = match &selector {
+        Selector::Newest(name) | Selector::At(name, _) => Some(name.as_str()),
+        Selector::Id(_) | Selector::Latest | Selector::Path(_) => None,
+    };
+    let storages = setup::nearest(&app.config, storage, database)?;
     let databases = configured(app);
     let finder = Finder {
         storages: &storages,
         databases: &databases,
     };
-    Ok(finder.find(&selector).await?)
+    Ok(finder.find_copies(&selector).await?)
 }
 
 /// The keys that may open a backup.
@@ -248,9 +263,17 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
         ("", Align::Left),
     ]);
     let mut documents = Vec::new();
+    let listed: Vec<String> = storages.iter().map(|s| s.name.clone()).collect();
+    let lacks = lacks(app, &listing, &listed);
     for backup in &listing.backups {
         let manifest = &backup.manifest;
-        documents.push(backup_json(backup));
+        let key = (manifest.database.clone(), manifest.id.clone());
+        let lacking = lacks.get(&key).map(Vec::as_slice).unwrap_or_default();
+        documents.push(with_lacks(backup_json(backup), lacking));
+        let mut marks: Vec<String> = marks(backup).iter().map(ToString::to_string).collect();
+        if !lacking.is_empty() {
+            marks.push(format!("lacks {}", lacking.join(", ")));
+        }
         table.row([
             manifest.id.to_string(),
             manifest.database.clone(),
@@ -260,9 +283,10 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             HumanBytes(manifest.data.plain_bytes).to_string(),
             manifest.method.clone(),
             backup.place.storage().to_owned(),
-            marks(backup).join(", "),
+            marks.join(", "),
         ]);
     }
+    tell_lacks(&lacks);
     for broken in &listing.broken {
         let failure = failure_of(broken);
         tracing::warn!("{}: {}", broken.id, failure.message);
@@ -276,7 +300,10 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             String::new(),
             String::new(),
             broken.place.storage().to_owned(),
-            "DAMAGED".to_owned(),
+            match failure.kind {
+                Kind::Damaged => "DAMAGED".to_owned(),
+                _ => "UNREADABLE".to_owned(),
+            },
         ]);
     }
     // A name that is neither configured nor in the archive is a mistyped one.
@@ -305,7 +332,7 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
 }
 
 /// Tells of storages that do not answer: what they hold is not in the list.
-fn tell_silent(app: &App, listing: &Listing) {
+pub(super) fn tell_silent(app: &App, listing: &Listing) {
     for (storage, error) in &listing.silent {
         let message = format!("storage {storage} cannot be listed");
         let failure = Failure::new(Kind::Storage, message)
@@ -317,10 +344,13 @@ fn tell_silent(app: &App, listing: &Listing) {
 
 /// The failure of a broken backup in a listing, borrowed.
 fn failure_of(broken: &Broken) -> Failure {
-    use crate::catalog::Error;
     match &broken.error {
         Error::Newer { .. } => Failure::new(Kind::Failed, broken.error.to_string())
             .hint("use the newest rdbkeeper to read it"),
+        Error::Storage(error) => {
+            let failure = Failure::new(Kind::Storage, error.to_string()).caused_by(error);
+            failure.hint("it is not known whether the backup is whole: try again later")
+        }
         error => Failure::new(Kind::Damaged, error.to_string())
             .hint("`rdbkeeper backup verify` tells which backups are whole"),
     }
@@ -472,7 +502,7 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         storages: &storages,
         databases: &databases,
     };
-    let places = finder.find_places(&selector).await?;
+    let Places { places, silent } = finder.find_places(&selector).await?;
     let names: Vec<String> = places.iter().map(|place| place.describe()).collect();
     if !args.yes {
         return Err(Failure::new(
@@ -488,5 +518,17 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         &json!({ "deleted": names }),
         format!("removed {}", names.join(" and ")),
     )?;
-    Ok(0)
+    Ok(tell_unasked(app, &silent))
+}
+
+/// Tells of storages that could not be asked whether they have the backup. Gives the exit code.
+pub(super) fn tell_unasked(app: &App, silent: &[(String, Error)]) -> u8 {
+    for (storage, error) in silent {
+        let message = format!("storage {storage} does not answer: nothing was changed there");
+        let failure = Failure::new(Kind::Storage, message)
+            .caused_by(error)
+            .hint("run it again when it is back");
+        app.output.tell(&failure);
+    }
+    u8::from(!silent.is_empty())
 }

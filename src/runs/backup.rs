@@ -14,6 +14,7 @@ use crate::backup::{self, Context, Job, Locked, Made, Outcome, back_up_group, ca
 use crate::config::DatabaseConfig;
 use crate::failure::Failure;
 use crate::setup::{self, Overrides};
+use crate::spool::Spool;
 
 impl Keeper<'_> {
     /// Backs up these databases, one server after the other.
@@ -107,6 +108,7 @@ impl Keeper<'_> {
         let context = Context {
             host: self.host.clone(),
             threads: self.config.daemon.compression_threads(),
+            spool: Spool::new(&self.config.daemon.spool_dir),
             cancel: self.cancel.clone(),
             meter: self.meter.clone(),
         };

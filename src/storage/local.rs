@@ -11,7 +11,7 @@ mod unfinished;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,6 +107,14 @@ impl Store for LocalStore {
 
     fn is_remote(&self) -> bool {
         false
+    }
+
+    fn shares_disk_with<'a>(&'a self, folder: &'a Path) -> BoxFuture<'a, bool> {
+        let folder = folder.to_owned();
+        let same = self.blocking("look at the disk".to_owned(), move |store| {
+            Ok(device(&store.root)? == device(&folder)?)
+        });
+        Box::pin(async { same.await.unwrap_or(false) })
     }
 
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>> {
@@ -211,6 +219,15 @@ impl Store for LocalStore {
             unfinished::discard(&store.root, &handle)
         }))
     }
+}
+
+/// The device of a folder, or of the nearest one above it that is there.
+fn device(folder: &Path) -> io::Result<u64> {
+    let mut at = folder;
+    while !at.try_exists()? {
+        at = private::parent_of(at);
+    }
+    Ok(fs::metadata(at)?.dev())
 }
 
 /// The time by the file system's clock, which is not this host's when it is mounted from another: that of
@@ -442,6 +459,15 @@ impl BroughtFile {
             file: Arc::new(file),
             bytes,
         })
+    }
+
+    /// A file that is open already. `path` is what it is called for people.
+    pub fn opened(path: &Path, file: Arc<File>, bytes: u64) -> BroughtFile {
+        BroughtFile {
+            path: Arc::new(path.to_owned()),
+            file,
+            bytes,
+        }
     }
 
     /// The name by which it was opened.

@@ -11,6 +11,7 @@ pub mod probe;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it is reached over a network: what is in it is neither near nor private to this host.
     fn is_remote(&self) -> bool;
+
+    /// Whether what is written to it lands on the same disk as what is written in this folder: neither is faster then.
+    fn shares_disk_with<'a>(&'a self, _folder: &'a Path) -> BoxFuture<'a, bool> {
+        Box::pin(async { false })
+    }
 
     /// Creates an object from bytes that are all here. [`Problem::Exists`] when the key is taken.
     fn put_new<'a>(&'a self, key: &'a ObjectKey, data: Bytes) -> BoxFuture<'a, Result<(), Error>>;

@@ -26,4 +26,5 @@ mod restore;
 mod selection;
 mod sessions;
 mod sources;
+mod storages;
 mod trouble;
