@@ -24,6 +24,17 @@ pub struct Whole {
     pub unpacked: Unpacked,
 }
 
+/// What an error of reading is about.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The backup, for people.
+    pub subject: String,
+    /// Whether it is a backup of a storage, and not a file that somebody brought.
+    pub stored: bool,
+    /// Whom it is encrypted to, where a manifest says so.
+    pub recipients: Vec<String>,
+}
+
 /// Why a backup could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<E> {
@@ -31,33 +42,16 @@ pub enum Error<E> {
     #[error(transparent)]
     Open(#[from] catalog::Error),
     /// Its bytes are not in order.
-    #[error("{subject} cannot be read back")]
+    #[error("{} cannot be read back", about.subject)]
     Read {
-        /// The backup, for people.
-        subject: String,
-        /// Whether it is a backup of a storage, and not a file that somebody brought.
-        stored: bool,
-        /// Whom it is encrypted to, where a manifest says so.
-        recipients: Vec<String>,
+        /// Of what.
+        about: Box<About>,
         /// What was found.
-        error: Box<inbound::Error<ScanError<E>>>,
+        error: inbound::Error<ScanError<E>>,
     },
     /// The work was stopped from outside.
     #[error("reading was interrupted")]
     Panicked,
-}
-
-impl<E> Error<E> {
-    /// What is in the way with the keys, where that is all that is known to be wrong.
-    pub fn key(&self) -> Option<&KeyError> {
-        match self {
-            Error::Read { error, .. } => match error.as_ref() {
-                inbound::Error::Key(error) => Some(error),
-                _ => None,
-            },
-            Error::Open(_) | Error::Panicked => None,
-        }
-    }
 }
 
 /// Reads all of it on the calling thread, which must be one that may block, within a runtime.
@@ -110,11 +104,14 @@ fn failed<E>(subject: &Subject, error: inbound::Error<ScanError<E>>) -> Error<E>
         Subject::Stored(backup) => (true, backup.manifest.data.recipients.clone()),
         Subject::File(_) => (false, Vec::new()),
     };
-    Error::Read {
+    let about = About {
         subject: subject.describe(),
         stored,
         recipients,
-        error: Box::new(error),
+    };
+    Error::Read {
+        about: Box::new(about),
+        error,
     }
 }
 
@@ -197,18 +194,18 @@ pub async fn digest_async(subject: Subject, meter: Meter) -> Result<(), Error<In
 
 impl<E: Into<Failure>> From<Error<E>> for Failure {
     fn from(error: Error<E>) -> Failure {
-        let (subject, stored, recipients, error) = match error {
+        let (about, error) = match error {
             Error::Open(error) => return error.into(),
             Error::Panicked => {
                 return Failure::new(Kind::Failed, "reading the backup was cut short");
             }
-            Error::Read {
-                subject,
-                stored,
-                recipients,
-                error,
-            } => (subject, stored, recipients, error),
+            Error::Read { about, error } => (*about, error),
         };
+        let About {
+            subject,
+            stored,
+            recipients,
+        } = about;
         let hint = match stored {
             true => "`rdbkeeper backup verify --all` tells which of the others are whole",
             false => {
@@ -220,7 +217,7 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
                 .cause(why)
                 .hint(hint)
         };
-        match *error {
+        match error {
             inbound::Error::Storage(error) => {
                 let failure = Failure::from(error);
                 match failure.kind {

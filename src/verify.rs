@@ -10,9 +10,10 @@ use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::Keys;
+use crate::pipeline::inbound;
 use crate::pipeline::keys::KeyError;
 use crate::rdb::Summary;
-use crate::reading::{digest_async, prove, read_async};
+use crate::reading::{self, digest_async, prove, read_async};
 
 /// What a verification proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,15 +59,18 @@ pub struct Content {
 /// # Errors
 /// [`Kind::Key`] when it is encrypted and the keys that are here do not open it; no key at all is fine.
 pub async fn verify(subject: Subject, keys: &Keys, meter: Meter) -> Result<Verified, Failure> {
-    let proven = prove(&subject, keys).await;
-    let stored = matches!(subject, Subject::Stored(_));
-    let verified = match proven {
-        Err(error) if error.key().is_none() => Err(error.into()),
-        Err(error) if stored && matches!(error.key(), Some(KeyError::Missing { .. })) => {
-            compare_stored(subject.clone(), meter).await
-        }
+    let verified = match prove(&subject, keys).await {
+        Err(reading::Error::Read {
+            error: inbound::Error::Key(KeyError::Missing { .. }),
+            about,
+        }) if about.stored => compare_stored(subject.clone(), meter).await,
         // That the key does not fit is told when all has been read, for damage is the graver finding.
-        Ok(()) | Err(_) => read_back(subject.clone(), keys.clone(), meter).await,
+        Ok(())
+        | Err(reading::Error::Read {
+            error: inbound::Error::Key(_),
+            ..
+        }) => read_back(subject.clone(), keys.clone(), meter).await,
+        Err(error) => Err(error.into()),
     };
     if let Subject::Stored(backup) = &subject
         && backup.place.storage() != BY_PATH
