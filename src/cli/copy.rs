@@ -50,8 +50,10 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
     let mut documents: Vec<Value> = Vec::new();
     let mut text = String::new();
     let mut held = BTreeMap::new();
+    let mut stopped = false;
     for Asked { name, copies } in asked {
         if app.cancel.is_cancelled() {
+            stopped = true;
             break;
         }
         let copied = match copies {
@@ -66,6 +68,7 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
             Err(failure) if alone => return Err(failure),
             Err(failure) => {
                 code = code.max(1);
+                stopped |= failure.kind == Kind::Interrupted;
                 documents.push(failed_json(&name, &failure));
                 if !app.output.is_json() {
                     app.output.tell(&failure);
@@ -73,11 +76,11 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
             }
         }
     }
-    if documents.is_empty() && !app.output.is_json() && !app.cancel.is_cancelled() {
+    if documents.is_empty() && !app.output.is_json() && !stopped {
         text = format!("{} lacks nothing\n", to.name);
     }
     app.result(&documents, text)?;
-    match app.cancel.is_cancelled() {
+    match stopped {
         true => Err(interrupted()),
         false => Ok(code),
     }
@@ -158,9 +161,8 @@ async fn one(
     let shared = app.config.database(&database).is_ok_and(|of| of.shared);
     if !shared {
         if !held.contains_key(&database) {
-            let listing = app.stoppable(async {
-                Ok(list(std::slice::from_ref(to), Some(&database)).await?)
-            });
+            let listing =
+                app.stoppable(async { Ok(list(std::slice::from_ref(to), Some(&database)).await?) });
             held.insert(database.clone(), listing.await?);
         }
         if let Some(listing) = held.get(&database) {
@@ -176,7 +178,8 @@ async fn one(
     };
     let meter = Meter::default();
     let work = copy::copy(from, to, &meter, &app.cancel);
-    app.with_progress("copying", Unit::Bytes, &meter, work).await
+    app.with_progress("copying", Unit::Bytes, &meter, work)
+        .await
 }
 
 fn copied_text(app: &App, copied: &Copied) -> String {
