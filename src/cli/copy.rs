@@ -50,8 +50,10 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
     let mut documents: Vec<Value> = Vec::new();
     let mut text = String::new();
     let mut held = BTreeMap::new();
+    let mut stopped = false;
     for Asked { name, copies } in asked {
         if app.cancel.is_cancelled() {
+            stopped = true;
             break;
         }
         let copied = match copies {
@@ -66,6 +68,7 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
             Err(failure) if alone => return Err(failure),
             Err(failure) => {
                 code = code.max(1);
+                stopped |= failure.kind == Kind::Interrupted;
                 documents.push(failed_json(&name, &failure));
                 if !app.output.is_json() {
                     app.output.tell(&failure);
@@ -73,11 +76,11 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
             }
         }
     }
-    if documents.is_empty() && !app.output.is_json() && !app.cancel.is_cancelled() {
+    if documents.is_empty() && !app.output.is_json() && !stopped {
         text = format!("{} lacks nothing\n", to.name);
     }
     app.result(&documents, text)?;
-    match app.cancel.is_cancelled() {
+    match stopped {
         true => Err(interrupted()),
         false => Ok(code),
     }
