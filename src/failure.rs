@@ -27,6 +27,8 @@ pub enum Kind {
     Storage,
     /// It took longer than allowed (exit 1).
     Timeout,
+    /// A backup is encrypted, and the key to it is not here or does not fit (exit 1).
+    Key,
     /// Something else failed, or several things (exit 1).
     Failed,
     /// A backup is damaged (exit 3).
@@ -55,6 +57,7 @@ impl Kind {
             | Kind::Protocol
             | Kind::Storage
             | Kind::Timeout
+            | Kind::Key
             | Kind::Failed => 1,
             Kind::Damaged => 3,
             Kind::NotFound => 4,
@@ -77,6 +80,7 @@ impl Kind {
             Kind::Protocol => "protocol",
             Kind::Storage => "storage",
             Kind::Timeout => "timeout",
+            Kind::Key => "key",
             Kind::Failed => "failed",
             Kind::Damaged => "damaged",
             Kind::NotFound => "not-found",

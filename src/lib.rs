@@ -7,7 +7,7 @@
 //! - [`health`]: whether every database is backed up as it should be: the picture, and its judge.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
-//! - [`backup`], [`restore`], [`verify`], [`prune`]: the journeys, each a plan that can be shown and then done.
+//! - [`backup`], [`restore`], [`verify`], [`copy`], [`prune`]: the journeys, each a plan that can be shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
 //! - [`sessions`]: which sessions are over, and how they leave.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
@@ -29,6 +29,7 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod copy;
 pub mod cron;
 pub mod daemon;
 pub mod failure;

@@ -3,12 +3,16 @@
 //! A handler sees the events while the file is read, before it is known to be whole: what it does
 //! must be harmless until the reading has succeeded.
 
+use std::convert::Infallible;
+
 use tokio::runtime::Handle;
 
 use crate::catalog::{self, selector::Subject};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
-use crate::pipeline::inbound::{self, Unpacked, unpack};
+use crate::pipeline::inbound::{self, Unpacked, check_digest, unpack};
+use crate::pipeline::keys::{HEADER_LIMIT, KeyError, Keys, OpenError};
+use crate::pipeline::sha256;
 use crate::rdb::{FileError, Handler, Report, ScanError, Scanner};
 
 /// What a whole reading proved.
@@ -33,6 +37,8 @@ pub enum Error<E> {
         subject: String,
         /// Whether it is a backup of a storage, and not a file that somebody brought.
         stored: bool,
+        /// Whom it is encrypted to, where a manifest says so.
+        recipients: Vec<String>,
         /// What was found.
         error: inbound::Error<ScanError<E>>,
     },
@@ -45,17 +51,14 @@ pub enum Error<E> {
 pub fn read<H: Handler>(
     runtime: &Handle,
     subject: &Subject,
+    keys: &Keys,
     handler: &mut H,
     meter: &Meter,
 ) -> Result<Whole, Error<H::Error>> {
-    let failed = |error| Error::Read {
-        subject: subject.describe(),
-        stored: matches!(subject, Subject::Stored(_)),
-        error,
-    };
+    let failed = |error| failed(subject, error);
     let (stored, expected) = runtime.block_on(subject.open())?;
     let mut scanner = Scanner::new();
-    let unpacked = unpack(stored, expected.as_ref(), |piece| {
+    let unpacked = unpack(stored, expected.as_ref(), keys, |piece| {
         meter.add_bytes(piece.len() as u64);
         scanner.feed(piece, handler)
     })
@@ -72,6 +75,7 @@ pub fn read<H: Handler>(
 /// [`Error::Panicked`] when that thread ended without an answer.
 pub async fn read_async<H>(
     subject: Subject,
+    keys: Keys,
     mut handler: H,
     meter: Meter,
 ) -> Result<(H, Whole), Error<H::Error>>
@@ -81,16 +85,106 @@ where
 {
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let whole = read(&runtime, &subject, &mut handler, &meter)?;
+        let whole = read(&runtime, &subject, &keys, &mut handler, &meter)?;
         Ok((handler, whole))
     })
     .await
     .unwrap_or(Err(Error::Panicked))
 }
 
+fn failed<E>(subject: &Subject, error: inbound::Error<ScanError<E>>) -> Error<E> {
+    let (stored, recipients) = match subject {
+        Subject::Stored(backup) => (true, backup.manifest.data.recipients.clone()),
+        Subject::File(_) => (false, Vec::new()),
+    };
+    Error::Read {
+        subject: subject.describe(),
+        stored,
+        recipients,
+        error,
+    }
+}
+
+/// Proves that one of the keys opens a backup, from its first bytes alone: before anything else is tried. One that is
+/// not encrypted needs none.
+///
+/// # Errors
+/// [`Kind::Key`] when none does; [`Kind::Damaged`] when these bytes are not what was written.
+pub async fn may_read(subject: &Subject, keys: &Keys) -> Result<(), Failure> {
+    Ok(prove(subject, keys).await?)
+}
+
+/// [`may_read`], with the error as this room has it.
+pub async fn prove(subject: &Subject, keys: &Keys) -> Result<(), Error<Infallible>> {
+    let failed = |error| failed(subject, error);
+    let head = match subject {
+        Subject::Stored(backup) => {
+            let data = &backup.manifest.data;
+            if data.encryption.is_none() {
+                return Ok(());
+            }
+            let key = backup
+                .place
+                .key(&data.object)
+                .map_err(catalog::Error::from)?;
+            let store = backup.place.store();
+            let head = store.read_range(&key, 0..HEADER_LIMIT as u64).await;
+            let head = head.map_err(|error| failed(inbound::Error::Storage(error)))?;
+            if let Some(header) = &data.header {
+                let length = usize::try_from(header.bytes).unwrap_or(usize::MAX);
+                let bytes = head.get(..length).unwrap_or(&head);
+                if sha256(bytes) != header.sha256 {
+                    let why = "the SHA-256 of its age header is not the one in its manifest";
+                    return Err(failed(inbound::Error::Damaged(why.to_owned())));
+                }
+            }
+            head
+        }
+        Subject::File(file) => {
+            let mut reader = file.read();
+            let mut head = Vec::new();
+            while head.len() < HEADER_LIMIT {
+                let chunk = reader.next().await;
+                let chunk = chunk.map_err(|error| failed(inbound::Error::Storage(error)))?;
+                if chunk.is_empty() {
+                    break;
+                }
+                head.extend_from_slice(&chunk);
+            }
+            if !inbound::is_encrypted(&head) {
+                return Ok(());
+            }
+            head.into()
+        }
+    };
+    let keys = keys.clone();
+    let proven = tokio::task::spawn_blocking(move || keys.prove(&head)).await;
+    match proven.unwrap_or_else(|_| Err(OpenError::Damaged("the decryptor panicked".to_owned()))) {
+        Ok(()) => Ok(()),
+        Err(OpenError::Damaged(why)) => Err(failed(inbound::Error::Damaged(why))),
+        Err(OpenError::Key(error)) => Err(failed(inbound::Error::Key(error))),
+    }
+}
+
+/// Compares a backup's stored bytes with its manifest: all that can be done without a key. Of a file without a
+/// manifest nothing can be said.
+pub async fn digest_async(subject: Subject, meter: Meter) -> Result<(), Error<Infallible>> {
+    let (stored, expected) = subject.open().await?;
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let compared = tokio::task::spawn_blocking(move || {
+        check_digest(stored, &expected, |bytes| meter.add_bytes(bytes))
+    });
+    match compared.await {
+        Ok(compared) => compared.map_err(|error| failed(&subject, error)),
+        Err(_) => Err(Error::Panicked),
+    }
+}
+
 impl<E: Into<Failure>> From<Error<E>> for Failure {
     fn from(error: Error<E>) -> Failure {
-        let (subject, stored, error) = match error {
+        let (subject, stored, recipients, error) = match error {
             Error::Open(error) => return error.into(),
             Error::Panicked => {
                 return Failure::new(Kind::Failed, "reading the backup was cut short");
@@ -98,8 +192,9 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
             Error::Read {
                 subject,
                 stored,
+                recipients,
                 error,
-            } => (subject, stored, error),
+            } => (subject, stored, recipients, error),
         };
         let hint = match stored {
             true => "`rdbkeeper backup verify --all` tells which of the others are whole",
@@ -122,11 +217,7 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
                 }
             }
             inbound::Error::Damaged(why) => damaged(why),
-            inbound::Error::Encrypted => {
-                Failure::new(Kind::Failed, format!("{subject} is encrypted"))
-                    .cause("this version reads no encrypted backups")
-                    .hint("decrypt it with `age -d -i KEY FILE`, and name the result by its path")
-            }
+            inbound::Error::Key(error) => of_key(&subject, &recipients, error),
             error @ inbound::Error::Thread(_) => {
                 Failure::new(Kind::Failed, format!("{subject} cannot be read"))
                     .cause(error.to_string())
@@ -139,6 +230,36 @@ impl<E: Into<Failure>> From<Error<E>> for Failure {
             inbound::Error::Consumer(ScanError::File(error)) => damaged(error.to_string()),
             inbound::Error::Consumer(ScanError::Handler(error)) => error.into(),
         }
+    }
+}
+
+/// What to do about a key, and whose it would be.
+fn of_key(subject: &str, recipients: &[String], error: KeyError) -> Failure {
+    const WHERE: &str = "in the configuration, `identity_file` of its database (or of [defaults]) names the file with the age identity; on the command line, --identity FILE";
+    const WHERE_PASSPHRASE: &str = "in the configuration, `passphrase_file` of its database (or of [defaults]) names the file with the passphrase; on the command line, --identity FILE";
+    let failure = Failure::new(Kind::Key, format!("{subject} cannot be decrypted"));
+    let mut failure = failure.cause(error.to_string());
+    if !recipients.is_empty() {
+        failure = failure.cause(format!("it is encrypted to {}", recipients.join(", ")));
+    }
+    match error {
+        KeyError::Missing { passphrase: true } => failure.hint(WHERE_PASSPHRASE),
+        KeyError::Missing { passphrase: false } => failure.hint(WHERE),
+        KeyError::Wrong {
+            passphrase,
+            problems,
+            ..
+        } => {
+            for problem in problems {
+                failure = failure.cause(format!("another key cannot be had: {problem}"));
+            }
+            failure.hint(if passphrase { WHERE_PASSPHRASE } else { WHERE })
+        }
+        KeyError::Unusable { .. } => {
+            failure.hint("a relative name in the configuration is looked for in $CREDENTIALS_DIRECTORY, then beside the configuration; --identity FILE names another file")
+        }
+        KeyError::Excessive { .. } | KeyError::Format => failure
+            .hint("decrypt it with the newest `age -d`, and name the result by its path"),
     }
 }
 

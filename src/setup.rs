@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::Job;
 use crate::config::{
-    Config, DatabaseConfig, Environment, Method as ConfiguredMethod, StorageConfig,
+    Config, DatabaseConfig, Encryption, Environment, FileRef, Method as ConfiguredMethod,
+    SecretSource, StorageConfig,
 };
 use crate::failure::Failure;
 use crate::meter::Meter;
+use crate::pipeline::keys::{Holds, KeySource, Keys};
 use crate::prune;
 use crate::server::Endpoint;
 use crate::server::configured::judge_url;
@@ -48,6 +50,29 @@ pub fn stores(config: &Config, only: Option<&str>) -> Result<Vec<NamedStore>, Fa
             .map(|(name, storage)| store(name.as_str(), storage))
             .collect()),
     }
+}
+
+/// One configured storage, or all of them, in the order in which a backup is looked for: those on this host first, and
+/// within each the order in which `database` has them, then that of the others.
+pub fn nearest(
+    config: &Config,
+    only: Option<&str>,
+    database: Option<&str>,
+) -> Result<Vec<NamedStore>, Failure> {
+    let mut storages = stores(config, only)?;
+    let own = config
+        .databases
+        .iter()
+        .filter(|of| Some(of.name.as_str()) == database);
+    let order: Vec<&str> = own
+        .chain(&config.databases)
+        .flat_map(|of| of.storage.iter().map(|name| name.as_str()))
+        .collect();
+    storages.sort_by_key(|storage| {
+        let place = order.iter().position(|name| *name == storage.name);
+        (storage.store.is_remote(), place.unwrap_or(order.len()))
+    });
+    Ok(storages)
 }
 
 fn store(name: &str, config: &StorageConfig) -> NamedStore {
@@ -102,10 +127,57 @@ pub fn job(
         databases: meant(database),
         storages,
         compression: database.compression,
+        encryption: database.encryption.clone(),
         shared: database.shared,
         shrink_guard: database.shrink_guard,
         timeout: database.timeout,
     })
+}
+
+/// The keys that read encrypted backups back: those in the file of `--identity` where one is named, else those of
+/// the configured database, else (a file that somebody brought, a database that is not configured) all there are.
+/// None is read before an encrypted backup is met.
+pub fn keys(config: &Config, database: Option<&str>, identity: Option<&Path>) -> Keys {
+    if let Some(path) = identity {
+        return Keys::new(vec![KeySource {
+            holds: Holds::Either,
+            secret: SecretSource::File(FileRef::at(path)),
+            name: format!("--identity {}", path.display()),
+        }]);
+    }
+    let configured = database.and_then(|name| config.database(name).ok());
+    let databases = match configured {
+        Some(database) => std::slice::from_ref(database),
+        None => &config.databases,
+    };
+    let mut sources: Vec<KeySource> = Vec::new();
+    for database in databases {
+        let identity = database.identity.as_ref();
+        let identity = identity.map(|secret| (Holds::Identities, "identity", secret));
+        let passphrase = match &database.encryption {
+            Encryption::Passphrase(secret) => Some((Holds::Passphrase, "passphrase", secret)),
+            Encryption::None | Encryption::Recipients(_) => None,
+        };
+        for (holds, key, secret) in identity.into_iter().chain(passphrase) {
+            // What stands in [defaults] is the same for many.
+            if sources
+                .iter()
+                .any(|known| known.holds == holds && known.secret == *secret)
+            {
+                continue;
+            }
+            let file = match secret {
+                SecretSource::File(_) => "_file",
+                SecretSource::Inline(_) => "",
+            };
+            sources.push(KeySource {
+                holds,
+                secret: secret.clone(),
+                name: format!("`{key}{file}` of {}", database.name),
+            });
+        }
+    }
+    Keys::new(sources)
 }
 
 /// The storages of a database, in the order in which they are configured.

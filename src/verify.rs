@@ -1,5 +1,5 @@
-//! Reading a backup back whole: digests, decompression, RDB structure and checksum, and the counts
-//! of its manifest.
+//! Reading a backup back whole: digests, decryption, decompression, RDB structure and checksum, and the counts
+//! of its manifest. Without the key to an encrypted one its stored size and digest are all that can be compared.
 
 use serde::Serialize;
 
@@ -9,8 +9,11 @@ use crate::catalog::markers::{self, Marker};
 use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
+use crate::pipeline::inbound;
+use crate::pipeline::keys::KeyError;
 use crate::rdb::Summary;
-use crate::reading::read_async;
+use crate::reading::{self, digest_async, prove, read_async};
 
 /// What a verification proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,14 +30,23 @@ pub struct Verified {
     /// The file, when it was named by its path and has no manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `whole`; `opaque` when the file holds what this version does not know, so that only digests and checksum were checked.
+    /// `whole`; `opaque` when the file holds what this version does not know, so that only digests and checksum were
+    /// checked; `stored` when it is encrypted and no key is here, so that only the stored bytes were compared.
     pub result: &'static str,
     /// Whether there was a manifest whose SHA-256 digests were compared.
     pub digests: bool,
-    /// What the file's own CRC64 proved: `verified`, `disabled`, `absent`, `unverifiable`.
-    pub checksum: &'static str,
     /// Stored bytes.
     pub bytes: u64,
+    /// What is in it; absent when it was not opened.
+    #[serde(flatten)]
+    pub content: Option<Content>,
+}
+
+/// What a verification found in an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Content {
+    /// What the file's own CRC64 proved: `verified`, `disabled`, `absent`, `unverifiable`.
+    pub checksum: &'static str,
     /// Bytes of the RDB file.
     pub plain_bytes: u64,
     /// What it holds.
@@ -43,23 +55,40 @@ pub struct Verified {
 
 /// Verifies a backup or an RDB file. Anything that is not as it was written is [`Kind::Damaged`]; of a backup in a
 /// storage that is noted there, so that it counts as good for nobody, and taken back when it is found whole again.
-pub async fn verify(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
-    let verified = read_back(subject.clone(), meter).await;
+///
+/// # Errors
+/// [`Kind::Key`] when it is encrypted and the keys that are here do not open it; no key at all is fine.
+pub async fn verify(subject: Subject, keys: &Keys, meter: Meter) -> Result<Verified, Failure> {
+    let verified = match prove(&subject, keys).await {
+        Err(reading::Error::Read {
+            error: inbound::Error::Key(KeyError::Missing { .. }),
+            stored: true,
+            ..
+        }) => compare_stored(subject.clone(), meter).await,
+        // That the key does not fit is told when all has been read, for damage is the graver finding.
+        Ok(())
+        | Err(reading::Error::Read {
+            error: inbound::Error::Key(_),
+            ..
+        }) => read_back(subject.clone(), keys.clone(), meter).await,
+        Err(error) => Err(error.into()),
+    };
     if let Subject::Stored(backup) = &subject
         && backup.place.storage() != BY_PATH
     {
-        note(backup, verified.as_ref().err()).await;
+        note(backup, &verified).await;
     }
     verified
 }
 
-async fn note(backup: &Backup, failure: Option<&Failure>) {
+async fn note(backup: &Backup, verified: &Result<Verified, Failure>) {
     let place = &backup.place;
-    let noted = match failure {
-        Some(failure) if failure.kind == Kind::Damaged => {
-            markers::set(place, Marker::Damaged).await
+    let noted = match verified {
+        Err(failure) if failure.kind == Kind::Damaged => markers::set(place, Marker::Damaged).await,
+        // Stored bytes that fit their digest say nothing of what an earlier, whole reading found in them.
+        Ok(verified) if backup.damaged && verified.content.is_some() => {
+            markers::clear(place, Marker::Damaged).await
         }
-        None if backup.damaged => markers::clear(place, Marker::Damaged).await,
         _ => return,
     };
     if let Err(error) = noted {
@@ -71,13 +100,28 @@ async fn note(backup: &Backup, failure: Option<&Failure>) {
     }
 }
 
-async fn read_back(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
+/// What can be done without a key.
+async fn compare_stored(subject: Subject, meter: Meter) -> Result<Verified, Failure> {
+    let bytes = match &subject {
+        Subject::Stored(backup) => backup.manifest.data.bytes,
+        Subject::File(_) => 0,
+    };
+    meter.start_bytes(bytes);
+    digest_async(subject.clone(), meter).await?;
+    Ok(Verified {
+        result: "stored",
+        bytes,
+        ..Verified::of(&subject)
+    })
+}
+
+async fn read_back(subject: Subject, keys: Keys, meter: Meter) -> Result<Verified, Failure> {
     let manifest = match &subject {
         Subject::Stored(backup) => Some(backup.manifest.clone()),
         Subject::File(_) => None,
     };
     meter.start_bytes(manifest.as_ref().map_or(0, |m| m.data.plain_bytes));
-    let (summary, whole) = read_async(subject.clone(), Summary::new(), meter).await?;
+    let (summary, whole) = read_async(subject.clone(), keys, Summary::new(), meter).await?;
     let rdb = Rdb::of(&summary, &whole.report, None);
     if let Some(manifest) = &manifest
         && manifest.rdb != rdb
@@ -89,27 +133,40 @@ async fn read_back(subject: Subject, meter: Meter) -> Result<Verified, Failure> 
             ))
             .hint("its digests are right: the manifest was written wrong; restore it to a file and look"));
     }
-    let path = match &subject {
-        Subject::Stored(_) => None,
-        Subject::File(file) => Some(file.path().display().to_string()),
-    };
-    let storage = match &subject {
-        Subject::Stored(backup) => Some(backup.place.storage().to_owned()),
-        Subject::File(_) => None,
-    };
     Ok(Verified {
-        path,
-        storage,
         result: match whole.report.opaque {
             None => "whole",
             Some(_) => "opaque",
         },
-        digests: manifest.is_some(),
-        checksum: whole.report.checksum.as_str(),
         bytes: whole.unpacked.bytes,
-        plain_bytes: whole.unpacked.plain_bytes,
-        rdb,
-        id: manifest.as_ref().map(|m| m.id.to_string()),
-        database: manifest.map(|m| m.database),
+        content: Some(Content {
+            checksum: whole.report.checksum.as_str(),
+            plain_bytes: whole.unpacked.plain_bytes,
+            rdb,
+        }),
+        ..Verified::of(&subject)
     })
+}
+
+impl Verified {
+    /// What is known before anything is read.
+    fn of(subject: &Subject) -> Verified {
+        let (manifest, storage, path) = match subject {
+            Subject::Stored(backup) => {
+                let storage = backup.place.storage().to_owned();
+                (Some(&backup.manifest), Some(storage), None)
+            }
+            Subject::File(file) => (None, None, Some(file.path().display().to_string())),
+        };
+        Verified {
+            id: manifest.map(|manifest| manifest.id.to_string()),
+            database: manifest.map(|manifest| manifest.database.clone()),
+            storage,
+            path,
+            result: "",
+            digests: manifest.is_some(),
+            bytes: 0,
+            content: None,
+        }
+    }
 }

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 20] = [
     &["runs"],
     &["setup"],
     &["check"],
-    &["backup", "restore", "verify", "prune"],
+    &["backup", "restore", "verify", "copy", "prune"],
     &["reading"],
     &["sessions", "source", "target"],
     &["server"],

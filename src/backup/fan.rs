@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::meter::Meter;
 use crate::pipeline::Compression;
-use crate::pipeline::outbound::{self, PackedFacts, Packer};
+use crate::pipeline::outbound::{self, PackedFacts, Packer, Settings};
+use crate::pipeline::seal::Seal;
 use crate::rdb::{
     DbFilter, DbIndex, Event, FilterError, Handler, Report, ScanError, Scanner, Summary,
 };
@@ -22,6 +23,8 @@ pub(super) struct Output {
     /// The databases that are in it; `None`: all, byte for byte.
     pub(super) databases: Option<BTreeSet<u32>>,
     pub(super) compression: Compression,
+    /// What encrypts it, if anything does.
+    pub(super) seal: Option<Seal>,
     /// Where its parts go.
     pub(super) parts: mpsc::Sender<Bytes>,
 }
@@ -64,8 +67,12 @@ pub(super) fn run(
         outlets: Vec::with_capacity(outputs.len()),
     };
     for output in outputs {
-        let packer = Packer::start(output.compression, threads, PART_BYTES, output.parts)
-            .map_err(Error::Start)?;
+        let settings = Settings {
+            compression: output.compression,
+            seal: output.seal,
+            threads,
+        };
+        let packer = Packer::start(settings, PART_BYTES, output.parts).map_err(Error::Start)?;
         fan.outlets.push(Outlet {
             filter: output
                 .databases
@@ -183,6 +190,7 @@ mod tests {
             outputs.push(Output {
                 databases: databases.map(|databases| databases.iter().copied().collect()),
                 compression: Compression::None,
+                seal: None,
                 parts,
             });
             stored.push(receiver);
@@ -240,6 +248,7 @@ mod tests {
         let output = |parts| Output {
             databases: None,
             compression: Compression::None,
+            seal: None,
             parts,
         };
         let fanned = run(

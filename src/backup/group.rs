@@ -18,7 +18,9 @@ use super::{Context, Job, Locked, Outcome, cannot, plan};
 use crate::catalog::commit::places;
 use crate::catalog::list::list;
 use crate::catalog::{BackupId, Listing};
+use crate::config::Encryption;
 use crate::failure::{Failure, Kind};
+use crate::pipeline::seal::Seal;
 use crate::source::{self, Pumped};
 use crate::stage;
 use crate::storage::NamedStore;
@@ -85,6 +87,10 @@ async fn prepare(job: &Job, context: &Context) -> Result<Ready, Failure> {
         storages: Vec::new(),
         unfit: Vec::new(),
     };
+    // A passphrase that cannot be had is this job's failure, and not that of those who share the dump.
+    if let Encryption::Passphrase(source) = &job.encryption {
+        source.read()?;
+    }
     let looks = job.storages.iter().map(async |storage| {
         let looked = timeout(LOOK, look_at(storage, job, context)).await;
         (storage, looked.unwrap_or_else(|_| Err(silent(storage))))
@@ -194,6 +200,7 @@ async fn attempt(
     let limit = Limit::start(context, jobs);
     request.cancel = limit.stop.clone();
     let scanned = request.databases.clone();
+    let seals = seal(jobs).await?;
     let dump = tokio::select! {
         dump = source::open(request) => dump.map_err(Failure::from),
         () = limit.stop.cancelled() => Err(interrupted()),
@@ -207,7 +214,7 @@ async fn attempt(
         archives,
         outputs,
         uploads,
-    } = begin(jobs, ready, started_at, &keep, context, &limit.stop)?;
+    } = begin(jobs, ready, seals, started_at, &keep, context, &limit.stop)?;
     let about = About::of(&dump, scanned);
     let (chunks, incoming) = mpsc::channel(CHUNKS);
     let (threads, meter) = (context.threads, context.meter.clone());
@@ -291,6 +298,22 @@ async fn attempt(
     Ok(join_all(finishing).await)
 }
 
+/// What encrypts each job's archive. It is made before the source is opened: a passphrase takes a while, and no fork
+/// is to wait for that.
+async fn seal(jobs: &[Job]) -> Result<Vec<Option<Seal>>, Failure> {
+    let wanted: Vec<Encryption> = jobs.iter().map(|job| job.encryption.clone()).collect();
+    let made = tokio::task::spawn_blocking(move || {
+        let seals = wanted.iter().map(Seal::new);
+        seals.collect::<Result<Vec<_>, _>>()
+    });
+    match made.await {
+        Ok(seals) => Ok(seals?),
+        Err(panic) => {
+            Err(Failure::new(Kind::Failed, "making the encryption's keys").caused_by(&panic))
+        }
+    }
+}
+
 /// What ends a run before its end: a signal, or its time being over. Every stage watches one token.
 pub(super) struct Limit {
     pub(super) stop: CancellationToken,
@@ -349,6 +372,7 @@ struct Begun {
 fn begin(
     jobs: &[Job],
     ready: &[Ready],
+    seals: Vec<Option<Seal>>,
     started_at: Timestamp,
     keep: &Keep,
     context: &Context,
@@ -359,10 +383,11 @@ fn begin(
         outputs: Vec::new(),
         uploads: Vec::new(),
     };
-    for (job, ready) in jobs.iter().zip(ready) {
+    for ((job, ready), seal) in jobs.iter().zip(ready).zip(seals) {
         let id = BackupId::new(started_at)
             .map_err(|error| Failure::new(Kind::Failed, "cannot make an ID").caused_by(&error))?;
-        let object = format!("dump.rdb{}", job.compression.suffix());
+        let encrypted = if seal.is_some() { ".age" } else { "" };
+        let object = format!("dump.rdb{}{encrypted}", job.compression.suffix());
         let databases = match keep {
             Keep::Meant => job.databases.clone(),
             Keep::All { .. } => None,
@@ -371,6 +396,7 @@ fn begin(
         begun.outputs.push(Output {
             databases: databases.clone(),
             compression: job.compression,
+            seal,
             parts,
         });
         let places = places(&ready.storages, &job.name, &id);

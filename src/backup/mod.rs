@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Manifest;
 use crate::catalog::lock::{HostLock, Work};
+use crate::config::Encryption;
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::pipeline::Compression;
@@ -44,6 +45,8 @@ pub struct Job {
     pub storages: Vec<NamedStore>,
     /// How the archive is compressed.
     pub compression: Compression,
+    /// Whom it is encrypted to.
+    pub encryption: Encryption,
     /// Whether other hosts may back up under this name, too.
     pub shared: bool,
     /// Fewer keys than this times those of the last good backup are suspicious.

@@ -63,6 +63,7 @@ mod tests {
             databases: databases.map(|databases| databases.iter().copied().collect()),
             storages: Vec::new(),
             compression: crate::pipeline::Compression::default(),
+            encryption: crate::config::Encryption::None,
             shared: false,
             shrink_guard: 0.5,
             timeout: std::time::Duration::from_secs(1),

@@ -97,8 +97,9 @@ pub(super) fn manifest(
             plain_bytes: packed.plain_bytes,
             plain_sha256: packed.plain_sha256.clone(),
             compression: job.compression,
-            encryption: None,
-            recipients: Vec::new(),
+            encryption: job.encryption.is_on().then(|| "age".to_owned()),
+            recipients: job.encryption.recipients(),
+            header: packed.header.clone(),
         },
     }
 }

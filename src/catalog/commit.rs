@@ -3,12 +3,13 @@
 //! The order is the promise. A backup comes data first, manifest last; it goes manifest first, data
 //! last. Whatever interrupts either, what is listed is whole.
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::debris::is_ours;
 use super::lease::Lease;
 use super::list::{Backup, MARKERS, PINNED, Place};
-use super::manifest::{LIMIT_BYTES, Read};
+use super::manifest::LIMIT_BYTES;
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::stage;
 use crate::storage::{
@@ -31,6 +32,19 @@ pub fn key(database: &str, id: &BackupId, object: &str) -> Result<ObjectKey, sto
 /// Makes the data appear, then the manifest. When this fails the backup is not listed, and what
 /// could be removed of it is gone.
 pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error> {
+    let bytes = manifest.to_bytes().map_err(|error| Error::Damaged {
+        backup: manifest.id.to_string(),
+        why: error.to_string(),
+    })?;
+    commit_copy(prepared, manifest, bytes.into()).await
+}
+
+/// The same with a manifest that was written before, by a later version perhaps: `bytes` is what it was read from.
+pub async fn commit_copy(
+    prepared: Prepared,
+    manifest: &Manifest,
+    bytes: Bytes,
+) -> Result<(), Error> {
     let Prepared { place, upload } = prepared;
     stage::reached("before-data");
     let store = place.store().describe();
@@ -38,11 +52,17 @@ pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error
     stage::reached("before-manifest");
     let put = async {
         must_have_its_data(&place, manifest).await?;
-        put_manifest(&place, manifest).await
+        put_manifest(&place, &bytes).await
     };
     let put = put.await;
     if put.is_err()
-        && let Err(error) = within(STALL, &store, "take it back", take_back(&place, manifest)).await
+        && let Err(error) = within(
+            STALL,
+            &store,
+            "take it back",
+            take_back(&place, manifest, &bytes),
+        )
+        .await
     {
         // Debris: it costs room until it is swept.
         tracing::warn!(
@@ -70,13 +90,15 @@ async fn must_have_its_data(place: &Place, manifest: &Manifest) -> Result<(), Er
 
 /// Removes what a failed commit left, in an order that lists nothing broken: writing a manifest can
 /// fail after it has appeared. One that was there before under this ID is not ours to remove.
-async fn take_back(place: &Place, manifest: &Manifest) -> Result<(), storage::Error> {
+async fn take_back(
+    place: &Place,
+    manifest: &Manifest,
+    bytes: &Bytes,
+) -> Result<(), storage::Error> {
     let key = place.key(MANIFEST)?;
     match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
-        Ok(there) => match Manifest::read(&there) {
-            Read::Whole(there) if *there == *manifest => place.store().delete(&key).await?,
-            _ => return Ok(()),
-        },
+        Ok(there) if there == *bytes => place.store().delete(&key).await?,
+        Ok(_) => return Ok(()),
         Err(error) if error.problem == Problem::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -86,18 +108,22 @@ async fn take_back(place: &Place, manifest: &Manifest) -> Result<(), storage::Er
         .await
 }
 
-async fn put_manifest(place: &Place, manifest: &Manifest) -> Result<(), Error> {
-    let bytes = manifest.to_bytes().map_err(|error| Error::Damaged {
-        backup: manifest.id.to_string(),
-        why: error.to_string(),
-    })?;
+async fn put_manifest(place: &Place, bytes: &Bytes) -> Result<(), Error> {
     let key = place.key(MANIFEST)?;
     let (store, put) = (
         place.store().describe(),
-        place.store().put_new(&key, bytes.into()),
+        place.store().put_new(&key, bytes.clone()),
     );
-    within(STALL, &store, format!("write {key}"), put).await?;
-    Ok(())
+    match within(STALL, &store, format!("write {key}"), put).await {
+        // Whoever copies the same backup at the same time writes the same.
+        Err(error) if error.problem == Problem::Exists => {
+            match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
+                Ok(there) if there == *bytes => Ok(()),
+                _ => Err(error.into()),
+            }
+        }
+        put => Ok(put?),
+    }
 }
 
 /// Removes a backup for good: its manifest first, so that it is never listed half.
@@ -250,6 +276,7 @@ mod tests {
                 compression: Compression::None,
                 encryption: None,
                 recipients: Vec::new(),
+                header: None,
             },
         };
         let key = place.key("dump.rdb").unwrap();

@@ -10,7 +10,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::list::{MARKERS, PINNED, Place};
-use super::{BackupId, Error, MANIFEST, lease};
+use super::lease::Lease;
+use super::{BackupId, Error, MANIFEST, Manifest, lease};
 use crate::storage::{NamedStore, ObjectMeta, Problem, Unfinished};
 
 /// No debris is younger than this.
@@ -155,6 +156,25 @@ pub async fn sweep(debris: &Debris) -> Result<u64, Error> {
         debris.place.store().discard(unfinished).await?;
     }
     Ok(bytes)
+}
+
+/// Removes what an unfinished copy has left in a folder that holds no manifest, whatever its age, while nobody prunes.
+///
+/// # Errors
+/// [`Error::Leased`] while somebody prunes.
+pub async fn clear(place: &Place, storage: &NamedStore, of: &Manifest) -> Result<(), Error> {
+    let lease = Lease::take(storage, &of.database, &of.host).await?;
+    let cleared = async {
+        let objects = place.store().list(&place.prefix()).await?;
+        let (manifest, data) = (place.key(MANIFEST)?, place.key(&of.data.object)?);
+        if !objects.iter().any(|object| object.key == manifest) {
+            place.store().delete(&data).await?;
+        }
+        Ok(())
+    };
+    let cleared = cleared.await;
+    lease.release().await?;
+    cleared
 }
 
 /// The folder below a database's own, and the rest of the key, where the folder is a backup's or the lease's.

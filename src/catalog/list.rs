@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::retention::is_shrunk;
-use crate::storage::{self, NamedStore, ObjectKey, ObjectMeta, Store};
+use crate::storage::{
+    self, BroughtFile, NamedStore, ObjectKey, ObjectMeta, STALL, Store, within,
+};
 
 /// The marker of a backup that is never pruned.
 pub const PINNED: &str = "pinned";
@@ -82,6 +85,8 @@ pub struct Backup {
     pub damaged: bool,
     /// Whether it has far fewer keys than the one before.
     pub shrunk: bool,
+    /// Its data, when it was fetched to be read more than once; else it is read where it is.
+    pub fetched: Option<BroughtFile>,
 }
 
 /// A backup whose manifest cannot be used, or whose data is evidently not what the manifest says.
@@ -112,24 +117,21 @@ pub struct Listing {
 /// not hide what the others have, unless none answers.
 pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Listing, Error> {
     let mut listing = Listing::default();
+    let mut lists = Vec::with_capacity(storages.len());
     for storage in storages {
-        let objects = match storage.store.list(database.unwrap_or_default()).await {
-            Ok(objects) => objects,
-            Err(error) => {
-                listing.silent.push((storage.name.clone(), error.into()));
-                continue;
+        lists.push(list_one(storage, database.unwrap_or_default()));
+    }
+    for (storage, listed) in storages.iter().zip(join_all(lists).await) {
+        match listed {
+            Ok(found) => {
+                for read in found {
+                    match read {
+                        Ok(backup) => listing.backups.push(backup),
+                        Err(broken) => listing.broken.push(broken),
+                    }
+                }
             }
-        };
-        let folders = folders(&objects);
-        let mut reading = stream::iter(folders)
-            .map(|folder| read_folder(storage, folder))
-            .buffer_unordered(READ_AT_ONCE);
-        while let Some(read) = reading.next().await {
-            match read {
-                Some(Ok(backup)) => listing.backups.push(backup),
-                Some(Err(broken)) => listing.broken.push(broken),
-                None => {}
-            }
+            Err(error) => listing.silent.push((storage.name.clone(), error)),
         }
     }
     if !storages.is_empty() && listing.silent.len() == storages.len() {
@@ -137,6 +139,22 @@ pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Lis
     }
     listing.sort();
     Ok(listing)
+}
+
+async fn list_one(
+    storage: &NamedStore,
+    prefix: &str,
+) -> Result<Vec<Result<Backup, Broken>>, Error> {
+    let (store, listing) = (storage.store.describe(), storage.store.list(prefix));
+    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
+    let mut reading = stream::iter(folders(&objects))
+        .map(|folder| read_folder(storage, folder))
+        .buffered(READ_AT_ONCE);
+    let mut found = Vec::new();
+    while let Some(read) = reading.next().await {
+        found.extend(read);
+    }
+    Ok(found)
 }
 
 /// Reads the backup in one folder, whose names say nothing: somebody may have moved it.
@@ -274,6 +292,7 @@ async fn read(
         accepted: sizes.contains_key(ACCEPTED),
         damaged: sizes.contains_key(DAMAGED),
         shrunk: false,
+        fetched: None,
     })
 }
 

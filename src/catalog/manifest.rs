@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BackupId;
 use crate::pipeline::inbound::Expected;
+use crate::pipeline::outbound::HeaderFacts;
 use crate::pipeline::{Compression, sha256};
 use crate::rdb::{Report, Summary};
 
@@ -155,9 +156,12 @@ pub struct Data {
     /// How it is encrypted; absent: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
-    /// Who can read it.
+    /// Who can read it: age public keys. Encrypted and without any: whoever knows the passphrase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
+    /// What the encryption put in front: a wrong key and a damaged header are told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderFacts>,
 }
 
 impl Data {
@@ -262,6 +266,7 @@ mod tests {
                 compression: Compression::Zstd(3),
                 encryption: None,
                 recipients: Vec::new(),
+                header: None,
             },
         }
     }

@@ -10,7 +10,7 @@ use super::list::{Broken, Listing, Place, list, missing_manifest, read_place};
 use super::{Backup, BackupId, Error, MANIFEST};
 use crate::config::{Name, NameError};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
-use crate::storage::{BroughtFile, LocalStore, NamedStore};
+use crate::storage::{BroughtFile, LocalStore, NamedStore, STALL, within};
 
 /// The name that stands for the storage of a backup that was named by its path.
 pub const BY_PATH: &str = "path";
@@ -86,6 +86,9 @@ impl Subject {
         match self {
             Subject::Stored(backup) => {
                 let data = &backup.manifest.data;
+                if let Some(file) = &backup.fetched {
+                    return Ok((read_ahead(file.read()), Some(data.expected())));
+                }
                 let key = backup.place.key(&data.object)?;
                 let reader = backup.place.store().read(&key).await?;
                 Ok((read_ahead(reader), Some(data.expected())))
@@ -104,11 +107,27 @@ pub struct Finder<'a> {
     pub databases: &'a [String],
 }
 
+/// Where a backup is, and where it may be.
+#[derive(Debug)]
+pub struct Places {
+    /// Its folders.
+    pub places: Vec<Place>,
+    /// The storages that do not answer, and why.
+    pub silent: Vec<(String, Error)>,
+}
+
 impl Finder<'_> {
     /// Finds the backup that a selector means. Of copies in several storages the nearest whole one.
     pub async fn find(&self, selector: &Selector) -> Result<Subject, Error> {
+        let mut copies = self.find_copies(selector).await?;
+        Ok(copies.swap_remove(0))
+    }
+
+    /// Finds the backup that a selector means: every copy that is whole as far as a listing can tell, the nearest
+    /// first. There is at least one.
+    pub async fn find_copies(&self, selector: &Selector) -> Result<Vec<Subject>, Error> {
         match selector {
-            Selector::Path(path) => find_path(path).await,
+            Selector::Path(path) => Ok(vec![find_path(path).await?]),
             Selector::Id(id) => self.find_id(id).await,
             Selector::Newest(name) => self.find_newest(name, None).await,
             Selector::At(name, time) => self.find_newest(name, Some(*time)).await,
@@ -124,12 +143,19 @@ impl Finder<'_> {
 
     /// Finds every folder of the backup that a selector means, in all storages, damaged ones included:
     /// what is to be removed must be removable whatever state it is in.
-    pub async fn find_places(&self, selector: &Selector) -> Result<Vec<Place>, Error> {
+    pub async fn find_places(&self, selector: &Selector) -> Result<Places, Error> {
+        let mut found = Places {
+            places: Vec::new(),
+            silent: Vec::new(),
+        };
         let id = match selector {
             Selector::Id(id) => id.clone(),
             other => match self.find(other).await? {
                 Subject::Stored(backup) if backup.place.storage() != BY_PATH => backup.manifest.id,
-                Subject::Stored(backup) => return Ok(vec![backup.place]),
+                Subject::Stored(backup) => {
+                    found.places.push(backup.place);
+                    return Ok(found);
+                }
                 Subject::File(file) => {
                     return Err(Error::NotFound {
                         what: format!(
@@ -141,10 +167,17 @@ impl Finder<'_> {
                 }
             },
         };
-        let mut places = Vec::new();
         for storage in self.storages {
+            let (store, listing) = (storage.store.describe(), storage.store.list(""));
+            let objects = match within(STALL, &store, "list it", listing).await {
+                Ok(objects) => objects,
+                Err(error) => {
+                    found.silent.push((storage.name.clone(), error.into()));
+                    continue;
+                }
+            };
             let mut folders: Vec<String> = Vec::new();
-            for object in storage.store.list("").await? {
+            for object in objects {
                 let mut segments = object.key.as_str().split('/');
                 let (database, folder) = (segments.next(), segments.next());
                 if let (Some(database), Some(folder)) = (database, folder)
@@ -155,15 +188,18 @@ impl Finder<'_> {
                 }
             }
             let place = |database: String| Place::new(storage.clone(), [database, id.to_string()]);
-            places.extend(folders.into_iter().map(place));
+            found.places.extend(folders.into_iter().map(place));
         }
-        match places.is_empty() {
-            true => Err(Error::NotFound {
+        if !found.places.is_empty() {
+            return Ok(found);
+        }
+        Err(match found.silent.pop() {
+            Some((_, error)) => error,
+            None => Error::NotFound {
                 what: id.to_string(),
                 hint: "`rdbkeeper backup list` shows which there are".to_owned(),
-            }),
-            false => Ok(places),
-        }
+            },
+        })
     }
 
     /// Lists what can be listed; a storage that is silent is told.
@@ -175,11 +211,15 @@ impl Finder<'_> {
         Ok(listing)
     }
 
-    async fn find_id(&self, id: &BackupId) -> Result<Subject, Error> {
+    async fn find_id(&self, id: &BackupId) -> Result<Vec<Subject>, Error> {
         let mut listing = self.list(None).await?;
-        // Storages are listed nearest first, and the sort is stable.
-        if let Some(backup) = listing.backups.iter().find(|b| b.manifest.id == *id) {
-            return Ok(Subject::Stored(Box::new(backup.clone())));
+        let database = listing
+            .backups
+            .iter()
+            .find(|backup| backup.manifest.id == *id)
+            .map(|backup| backup.manifest.database.clone());
+        if let Some(database) = database {
+            return Ok(copies(listing, &database, id));
         }
         if let Some(at) = listing.broken.iter().position(|broken| broken.id == *id) {
             return Err(listing.broken.swap_remove(at).error);
@@ -200,7 +240,7 @@ impl Finder<'_> {
         })
     }
 
-    async fn find_newest(&self, name: &str, at: Option<Timestamp>) -> Result<Subject, Error> {
+    async fn find_newest(&self, name: &str, at: Option<Timestamp>) -> Result<Vec<Subject>, Error> {
         let mut listing = self.list(Some(name)).await?;
         let fits = |id: &BackupId, taken: Option<Timestamp>| match at {
             None => true,
@@ -214,25 +254,23 @@ impl Finder<'_> {
             .backups
             .last()
             .map(|backup| backup.manifest.id.clone());
-        let broken = listing.broken.pop();
-        match (newest, broken) {
+        // A copy that is broken says nothing where another storage has the same backup whole.
+        let whole = |id: &BackupId| listing.backups.iter().any(|b| b.manifest.id == *id);
+        let broken = listing.broken.iter().rposition(|broken| !whole(&broken.id));
+        match (newest, broken.map(|at| &listing.broken[at].id)) {
             // The newest is broken: to take an older one instead is a person's decision.
-            (newest, Some(broken))
+            (newest, Some(broken_id))
                 if newest
                     .as_ref()
-                    .is_none_or(|id| may_be_older(id, &broken.id)) =>
+                    .is_none_or(|id| may_be_older(id, broken_id)) =>
             {
+                let broken = listing.broken.swap_remove(broken.unwrap_or_default());
                 Err(match newest {
                     Some(id) => older_is_whole(broken, &id),
                     None => broken.error,
                 })
             }
-            (Some(id), _) => listing
-                .backups
-                .into_iter()
-                .find(|backup| backup.manifest.id == id)
-                .map(|backup| Subject::Stored(Box::new(backup)))
-                .ok_or_else(|| self.nothing_of(name, at)),
+            (Some(id), _) => Ok(copies(listing, name, &id)),
             (None, _) => Err(self.nothing_of(name, at)),
         }
     }
@@ -252,6 +290,29 @@ impl Finder<'_> {
         };
         Error::NotFound { what, hint }
     }
+}
+
+/// The copies of a backup, the nearest first: what is on this host before what is far away, else in the order of the
+/// storages. One that a verification found damaged comes last. Those that cannot be used are told.
+fn copies(listing: Listing, database: &str, id: &BackupId) -> Vec<Subject> {
+    let mut copies = listing.backups;
+    copies.retain(|b| b.manifest.id == *id && b.manifest.database == database);
+    copies.sort_by_key(|b| (b.damaged, b.place.store().is_remote()));
+    if copies.first().is_some_and(|first| !first.damaged) {
+        for damaged in copies.iter().filter(|copy| copy.damaged) {
+            let storage = damaged.place.storage();
+            tracing::warn!(
+                "{id} in storage {storage} is passed over: a verification found it damaged"
+            );
+        }
+    }
+    let broken = listing.broken.iter();
+    for broken in broken.filter(|b| b.id == *id && b.database == database) {
+        let storage = broken.place.storage();
+        tracing::warn!("{id} in storage {storage} is passed over: {}", broken.error);
+    }
+    let subject = |copy| Subject::Stored(Box::new(copy));
+    copies.into_iter().map(subject).collect()
 }
 
 /// Whether a whole backup may have been begun before a broken one, whose ID tells only the second.

@@ -16,7 +16,7 @@ use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
-use super::{backup, check, man, mark, prune, restore, run as daemon, sessions, show, status};
+use super::{backup, check, copy, man, mark, prune, restore, run as daemon, sessions, show, status};
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;
@@ -128,6 +128,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Backup(BackupCommand::Pin(args)) => mark::pin(app, args).await,
         Command::Backup(BackupCommand::Unpin(args)) => mark::unpin(app, args).await,
         Command::Backup(BackupCommand::Accept(args)) => mark::accept(app, args).await,
+        Command::Backup(BackupCommand::Copy(args)) => copy::copy(app, args).await,
         Command::Backup(BackupCommand::Delete(args)) => backup::delete(app, args).await,
         Command::Restore(args) => restore::restore(app, *args).await,
         Command::Sessions(SessionsCommand::Report(args)) => sessions::report(app, args).await,

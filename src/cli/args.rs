@@ -3,6 +3,7 @@
 //! These types are the command line's own; the journeys have theirs, and the commands translate. A
 //! selector stays a text here, for what it means is the catalog's business.
 
+mod copy;
 mod prune;
 mod restore;
 mod sessions;
@@ -14,6 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use self::copy::CopyArgs;
 pub use self::prune::{MarkArgs, PruneArgs};
 pub use self::restore::{Destination, Filters, OnConflict, RestoreArgs, Ttl};
 pub use self::sessions::{ExpireArgs, ReportArgs, SessionsCommand};
@@ -177,6 +179,14 @@ pub enum BackupCommand {
     /// Backups go again then, and those to come are compared with this one.
     #[command(after_help = "Example:\n  rdbkeeper backup accept 20261122T214353Z-7f3a9c")]
     Accept(MarkArgs),
+    /// Copy backups to another storage, as they are stored
+    ///
+    /// From the nearest whole copy, its digests checked on the way; pins and acceptances come along. What is there
+    /// already is fine. No key is needed.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup copy 20261122T214353Z-7f3a9c --to offsite\n  rdbkeeper backup copy --all --to offsite\n  rdbkeeper backup copy --all sessions --storage old --to new"
+    )]
+    Copy(CopyArgs),
     /// Remove one backup for good
     #[command(after_help = "Example:\n  rdbkeeper backup delete 20261122T214353Z-7f3a9c --yes")]
     Delete(DeleteArgs),
@@ -188,8 +198,16 @@ const SELECTOR_HELP: &str = "Which backup: its ID, NAME or `latest`, NAME@TIME, 
 ID         a backup's ID
 NAME       the newest backup of a database; `latest` where there is only one
 NAME@TIME  the newest taken at or before that RFC 3339 time
-PATH       a backup's folder in an archive, or any RDB file, plain or with .gz or .zst
-           (a path holds a / or ends in .rdb, .gz or .zst)";
+PATH       a backup's folder in an archive, or any RDB file, plain or with .gz, .zst, .age
+           (a path holds a / or ends in .rdb, .gz, .zst or .age)";
+
+/// `--identity`, for every command that reads backups back.
+#[derive(Clone, Debug, Default, Args)]
+pub struct IdentityArg {
+    /// Decrypt with the age identities or the passphrase in this file, instead of the configured ones
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
 
 /// `--storage`, for every command that looks at storages.
 #[derive(Clone, Debug, Default, Args)]
@@ -233,6 +251,9 @@ pub struct ShowArgs {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
+    /// The key.
+    #[command(flatten)]
+    pub identity: IdentityArg,
 }
 
 /// `backup verify`.
@@ -247,6 +268,9 @@ pub struct VerifyArgs {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
+    /// The key.
+    #[command(flatten)]
+    pub identity: IdentityArg,
 }
 
 /// `backup delete`.

@@ -1,5 +1,6 @@
 //! `backup now`, `list`, `show`, `verify`, `delete`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,15 +8,17 @@ use serde_json::{Value, json};
 
 use super::args::{DeleteArgs, ListArgs, NowArgs, StorageArg, VerifyArgs};
 use super::context::{App, interrupted};
+use super::lacks::{lacks, tell_lacks, with_lacks};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
 use super::table::{Align, Table};
 use crate::backup::{Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
-use crate::catalog::selector::{Finder, Subject};
-use crate::catalog::{Backup, BackupId, Manifest, Selector, commit};
+use crate::catalog::selector::{Finder, Places, Subject};
+use crate::catalog::{Backup, BackupId, Error, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
 use crate::runs::Keeper;
 use crate::setup::{self, Overrides};
 use crate::storage::NamedStore;
@@ -102,7 +105,7 @@ fn made_text(app: &App, made: &Made) -> String {
         HumanCount(manifest.rdb.keys),
         HumanBytes(manifest.data.plain_bytes),
         HumanBytes(manifest.data.bytes),
-        manifest.data.compression,
+        packing(manifest),
         made.storages.join(", "),
         manifest.method,
         HumanDuration(took),
@@ -111,6 +114,14 @@ fn made_text(app: &App, made: &Made) -> String {
         text.push_str(&format!("  {}\n", app.output.paint(Paint::Faint, reason)));
     }
     text
+}
+
+/// How a backup is packed: `zstd:3`, `zstd:3, encrypted`.
+pub(super) fn packing(manifest: &Manifest) -> String {
+    match manifest.data.encryption {
+        Some(_) => format!("{}, encrypted", manifest.data.compression),
+        None => manifest.data.compression.to_string(),
+    }
 }
 
 pub(super) fn failed_json(database: &str, failure: &Failure) -> Value {
@@ -172,14 +183,37 @@ pub(super) async fn find(
     selector: &str,
     storage: Option<&str>,
 ) -> Result<Subject, Failure> {
+    let mut copies = find_copies(app, selector, storage).await?;
+    Ok(copies.swap_remove(0))
+}
+
+/// Finds every copy of the backup that a selector means, the nearest first; at least one.
+pub(super) async fn find_copies(
+    app: &App,
+    selector: &str,
+    storage: Option<&str>,
+) -> Result<Vec<Subject>, Failure> {
     let selector: Selector = selector.parse()?;
-    let storages = setup::stores(&app.config, storage)?;
+    let database = match &selector {
+        Selector::Newest(name) | Selector::At(name, _) => Some(name.as_str()),
+        Selector::Id(_) | Selector::Latest | Selector::Path(_) => None,
+    };
+    let storages = setup::nearest(&app.config, storage, database)?;
     let databases = configured(app);
     let finder = Finder {
         storages: &storages,
         databases: &databases,
     };
-    Ok(finder.find(&selector).await?)
+    Ok(finder.find_copies(&selector).await?)
+}
+
+/// The keys that may open a backup.
+pub(super) fn keys_of(app: &App, subject: &Subject, identity: Option<&Path>) -> Keys {
+    let database = match subject {
+        Subject::Stored(backup) => Some(backup.manifest.database.as_str()),
+        Subject::File(_) => None,
+    };
+    setup::keys(&app.config, database, identity)
 }
 
 /// Lists what is there, of the named databases or of all, with the shrunk ones marked.
@@ -229,9 +263,17 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
         ("", Align::Left),
     ]);
     let mut documents = Vec::new();
+    let listed: Vec<String> = storages.iter().map(|s| s.name.clone()).collect();
+    let lacks = lacks(app, &listing, &listed);
     for backup in &listing.backups {
         let manifest = &backup.manifest;
-        documents.push(backup_json(backup));
+        let key = (manifest.database.clone(), manifest.id.clone());
+        let lacking = lacks.get(&key).map(Vec::as_slice).unwrap_or_default();
+        documents.push(with_lacks(backup_json(backup), lacking));
+        let mut marks: Vec<String> = marks(backup).iter().map(ToString::to_string).collect();
+        if !lacking.is_empty() {
+            marks.push(format!("lacks {}", lacking.join(", ")));
+        }
         table.row([
             manifest.id.to_string(),
             manifest.database.clone(),
@@ -241,9 +283,10 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             HumanBytes(manifest.data.plain_bytes).to_string(),
             manifest.method.clone(),
             backup.place.storage().to_owned(),
-            marks(backup).join(", "),
+            marks.join(", "),
         ]);
     }
+    tell_lacks(&lacks);
     for broken in &listing.broken {
         let failure = failure_of(broken);
         tracing::warn!("{}: {}", broken.id, failure.message);
@@ -257,7 +300,10 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
             String::new(),
             String::new(),
             broken.place.storage().to_owned(),
-            "DAMAGED".to_owned(),
+            match failure.kind {
+                Kind::Damaged => "DAMAGED".to_owned(),
+                _ => "UNREADABLE".to_owned(),
+            },
         ]);
     }
     // A name that is neither configured nor in the archive is a mistyped one.
@@ -286,7 +332,7 @@ pub(super) async fn list(app: &App, args: ListArgs) -> Result<u8, Failure> {
 }
 
 /// Tells of storages that do not answer: what they hold is not in the list.
-fn tell_silent(app: &App, listing: &Listing) {
+pub(super) fn tell_silent(app: &App, listing: &Listing) {
     for (storage, error) in &listing.silent {
         let message = format!("storage {storage} cannot be listed");
         let failure = Failure::new(Kind::Storage, message)
@@ -298,10 +344,13 @@ fn tell_silent(app: &App, listing: &Listing) {
 
 /// The failure of a broken backup in a listing, borrowed.
 fn failure_of(broken: &Broken) -> Failure {
-    use crate::catalog::Error;
     match &broken.error {
         Error::Newer { .. } => Failure::new(Kind::Failed, broken.error.to_string())
             .hint("use the newest rdbkeeper to read it"),
+        Error::Storage(error) => {
+            let failure = Failure::new(Kind::Storage, error.to_string()).caused_by(error);
+            failure.hint("it is not known whether the backup is whole: try again later")
+        }
         error => Failure::new(Kind::Damaged, error.to_string())
             .hint("`rdbkeeper backup verify` tells which backups are whole"),
     }
@@ -314,6 +363,7 @@ pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
         (backup.accepted, "accepted"),
         (backup.shrunk, "SHRUNK"),
         (backup.manifest.rdb.opaque, "opaque"),
+        (backup.manifest.data.encryption.is_some(), "encrypted"),
     ]
     .into_iter()
     .filter_map(|(is, mark)| is.then_some(mark))
@@ -351,7 +401,8 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
         let verified = match subject {
             Ok(subject) => {
                 let meter = Meter::default();
-                let work = verify::verify(subject, meter.clone());
+                let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+                let work = verify::verify(subject, &keys, meter.clone());
                 app.with_progress("verifying", Unit::Bytes, &meter, work)
                     .await
             }
@@ -428,12 +479,18 @@ fn verified_text(app: &App, name: &str, verified: &Verified) -> String {
         "whole" => app.output.paint(Paint::Good, "whole"),
         other => app.output.paint(Paint::Warning, other),
     };
-    format!(
-        "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
-        HumanCount(verified.rdb.keys),
-        HumanBytes(verified.plain_bytes),
-        verified.checksum
-    )
+    match &verified.content {
+        Some(content) => format!(
+            "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
+            HumanCount(content.rdb.keys),
+            HumanBytes(content.plain_bytes),
+            content.checksum
+        ),
+        None => format!(
+            "{result} {what}: {}, size and SHA-256 match; it is encrypted and the key is not here, so this is all that could be checked\n",
+            HumanBytes(verified.bytes)
+        ),
+    }
 }
 
 /// `backup delete`.
@@ -445,7 +502,7 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         storages: &storages,
         databases: &databases,
     };
-    let places = finder.find_places(&selector).await?;
+    let Places { places, silent } = finder.find_places(&selector).await?;
     let names: Vec<String> = places.iter().map(|place| place.describe()).collect();
     if !args.yes {
         return Err(Failure::new(
@@ -461,5 +518,17 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         &json!({ "deleted": names }),
         format!("removed {}", names.join(" and ")),
     )?;
-    Ok(0)
+    Ok(tell_unasked(app, &silent))
+}
+
+/// Tells of storages that could not be asked whether they have the backup. Gives the exit code.
+pub(super) fn tell_unasked(app: &App, silent: &[(String, Error)]) -> u8 {
+    for (storage, error) in silent {
+        let message = format!("storage {storage} does not answer: nothing was changed there");
+        let failure = Failure::new(Kind::Storage, message)
+            .caused_by(error)
+            .hint("run it again when it is back");
+        app.output.tell(&failure);
+    }
+    u8::from(!silent.is_empty())
 }

@@ -3,36 +3,36 @@
 use serde_json::{Value, json};
 
 use super::args::MarkArgs;
-use super::backup::{configured, listing, stores};
+use super::backup::{configured, listing, stores, tell_unasked};
 use super::context::{App, interrupted};
 use crate::catalog::Selector;
 use crate::catalog::list::Place;
 use crate::catalog::markers::{self, Change, Marker};
-use crate::catalog::selector::{BY_PATH, Finder};
+use crate::catalog::selector::{BY_PATH, Finder, Places};
 use crate::failure::{Failure, Kind};
 
 /// `backup pin`.
 pub(super) async fn pin(app: &App, args: MarkArgs) -> Result<u8, Failure> {
-    let done = each(app, &args, async |place| {
+    let (done, code) = each(app, &args, async |place| {
         markers::set(place, Marker::Pinned).await
     })
     .await?;
-    told(app, &done, "pinned", true, ["pinned", "was pinned already"])
+    told(app, &done, code, "pinned", true, ["pinned", "was pinned already"])
 }
 
 /// `backup unpin`.
 pub(super) async fn unpin(app: &App, args: MarkArgs) -> Result<u8, Failure> {
-    let done = each(app, &args, async |place| {
+    let (done, code) = each(app, &args, async |place| {
         markers::clear(place, Marker::Pinned).await
     })
     .await?;
-    told(app, &done, "pinned", false, ["unpinned", "was not pinned"])
+    told(app, &done, code, "pinned", false, ["unpinned", "was not pinned"])
 }
 
 /// `backup accept`.
 pub(super) async fn accept(app: &App, args: MarkArgs) -> Result<u8, Failure> {
     let mut shrunk = Vec::new();
-    let done = each(app, &args, async |place| {
+    let (done, code) = each(app, &args, async |place| {
         if is_shrunk(app, place).await {
             shrunk.push(place.describe());
         }
@@ -49,7 +49,7 @@ pub(super) async fn accept(app: &App, args: MarkArgs) -> Result<u8, Failure> {
         true => ["accepted (it was not shrunk)", "was accepted already"],
         false => ["accepted", "was accepted already"],
     };
-    told(app, &done, "accepted", true, words)
+    told(app, &done, code, "accepted", true, words)
 }
 
 /// Whether a backup is shrunk, as far as that can be found out.
@@ -68,12 +68,12 @@ async fn is_shrunk(app: &App, place: &Place) -> bool {
     })
 }
 
-/// Marks the backup that is meant in every storage that has it.
+/// Marks the backup that is meant in every storage that has it. Gives the exit code, too: a storage may not answer.
 async fn each(
     app: &App,
     args: &MarkArgs,
     mut mark: impl AsyncFnMut(&Place) -> Result<Change, crate::catalog::Error>,
-) -> Result<Vec<(Place, Change)>, Failure> {
+) -> Result<(Vec<(Place, Change)>, u8), Failure> {
     let selector: Selector = args.selector.parse()?;
     let storages = stores(app, &args.storage)?;
     let databases = configured(app);
@@ -81,7 +81,7 @@ async fn each(
         storages: &storages,
         databases: &databases,
     };
-    let places = app
+    let Places { places, silent } = app
         .stoppable(async { Ok(finder.find_places(&selector).await?) })
         .await?;
     let mut done = Vec::new();
@@ -99,13 +99,14 @@ async fn each(
     }
     match (done.is_empty(), missing) {
         (true, Some(failure)) => Err(failure),
-        _ => Ok(done),
+        _ => Ok((done, tell_unasked(app, &silent))),
     }
 }
 
 fn told(
     app: &App,
     done: &[(Place, Change)],
+    code: u8,
     member: &str,
     value: bool,
     [made, none]: [&str; 2],
@@ -134,5 +135,5 @@ fn told(
         text.push_str(&format!("{}: {word}\n", place.describe()));
     }
     app.result(&documents, text)?;
-    Ok(0)
+    Ok(code)
 }

@@ -8,6 +8,8 @@ pub mod args;
 mod backup;
 mod check;
 pub mod context;
+mod copy;
+mod lacks;
 pub mod logging;
 pub mod man;
 mod mark;

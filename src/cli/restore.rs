@@ -7,19 +7,21 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::args::{self, RestoreArgs};
-use super::backup::find;
+use super::backup::{find_copies, keys_of};
 use super::context::App;
 use super::output::Paint;
 use super::progress::Unit;
 use crate::catalog::selector::Subject;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{self, Backup, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
 use crate::server::{Address, Endpoint};
+use crate::spool::Spool;
 use crate::target::Rename;
 use crate::target::file::Existing;
 use crate::target::live::OnConflict;
@@ -28,6 +30,7 @@ use crate::units::{HumanBytes, HumanCount};
 /// The backup to restore, as the journey wants it: readable as often as it is asked for.
 struct Readable {
     subject: Subject,
+    keys: Keys,
     runtime: Handle,
 }
 
@@ -39,6 +42,7 @@ impl Backup for Readable {
         let whole = reading::read(
             &self.runtime,
             &self.subject,
+            &self.keys,
             &mut handler,
             &Meter::default(),
         )?;
@@ -46,28 +50,114 @@ impl Backup for Readable {
     }
 }
 
-/// Restores to a server or into a file.
+/// Why a copy of the backup was not restored.
+enum Stop {
+    /// It is not whole, or its storage does not give it. Nothing was touched, so another copy may do.
+    Copy(Failure),
+    /// Anything else.
+    Final(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Final(failure)
+    }
+}
+
+/// Restores to a server or into a file, from the nearest copy that is whole.
 pub(super) async fn restore(app: &App, args: RestoreArgs) -> Result<u8, Failure> {
-    let subject = find(
-        app,
-        &args.selector,
-        args.storage.as_ref().map(|name| name.as_str()),
-    )
-    .await?;
-    let mut request = request(&args)?;
+    let only = args.storage.as_ref().map(|name| name.as_str());
+    let mut copies = app
+        .stoppable(find_copies(app, &args.selector, only))
+        .await?
+        .into_iter()
+        .peekable();
+    let mut first: Option<Failure> = None;
+    while let Some(subject) = copies.next() {
+        match from_copy(app, &args, subject).await {
+            Ok(code) => return Ok(code),
+            Err(Stop::Final(mut failure)) => {
+                if let (Kind::Damaged, Some(other)) = (failure.kind, copies.peek()) {
+                    failure.hint = elsewhere(other);
+                }
+                return Err(failure);
+            }
+            Err(Stop::Copy(failure)) => {
+                if copies.peek().is_some() {
+                    tracing::warn!("{failure}; nothing was written, and another copy is taken");
+                }
+                first.get_or_insert(failure);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| Failure::new(Kind::NotFound, "there is no such backup")))
+}
+
+fn elsewhere(other: &Subject) -> Option<String> {
+    let Subject::Stored(other) = other else {
+        return None;
+    };
+    let storage = other.place.storage();
+    Some(format!(
+        "storage {storage} has another copy: add `--storage {storage}`"
+    ))
+}
+
+async fn from_copy(app: &App, args: &RestoreArgs, subject: Subject) -> Result<u8, Stop> {
+    let mut request = request(args)?;
+    let keys = keys_of(app, &subject, args.identity.as_deref());
+    // Before anything is fetched: whoever lacks the key is to know at once.
+    app.stoppable(reading::may_read(&subject, &keys))
+        .await
+        .map_err(of_read)?;
     if let Subject::Stored(backup) = &subject {
         request.snapshot_ms = Some(backup.manifest.snapshot_at.as_millisecond());
     }
     let backup = Arc::new(Readable {
-        subject,
+        subject: fetched(app, subject).await?,
+        keys,
         runtime: Handle::current(),
     });
     match (&args.to.to, &args.to.to_file) {
-        (Some(to), _) => to_server(app, &args, to, backup, request).await,
-        (None, Some(path)) => to_file(app, &args, path, backup, request).await,
+        (Some(to), _) => to_server(app, args, to, backup, request).await,
+        (None, Some(path)) => to_file(app, args, path, backup, request).await,
         // The command line's own rules see to it that there is one.
         (None, None) => Err(Failure::new(Kind::Usage, "no destination is given")
-            .hint("add --to NAME|URL or --to-file PATH")),
+            .hint("add --to NAME|URL or --to-file PATH")
+            .into()),
+    }
+}
+
+/// The backup, fetched when it is far away.
+async fn fetched(app: &App, subject: Subject) -> Result<Subject, Stop> {
+    let backup = match subject {
+        Subject::Stored(backup) => *backup,
+        file @ Subject::File(_) => return Ok(file),
+    };
+    let (spool, meter) = (Spool::new(&app.config.daemon.spool_dir), Meter::default());
+    let work = app.stoppable(restore::fetch(backup, &spool, &meter));
+    let fetched = app
+        .with_progress("fetching", Unit::Bytes, &meter, work)
+        .await;
+    match fetched {
+        Ok(backup) => Ok(Subject::Stored(Box::new(backup))),
+        Err(failure) => Err(of_read(failure)),
+    }
+}
+
+/// A failure of getting at a copy: whether it is the copy's.
+fn of_read(failure: Failure) -> Stop {
+    match failure.kind {
+        Kind::Damaged | Kind::NotFound | Kind::Storage => Stop::Copy(failure),
+        _ => Stop::Final(failure),
+    }
+}
+
+/// A failure from before anything was written: whether it is the copy's.
+fn of_copy(failure: Failure) -> Stop {
+    match failure.kind {
+        Kind::Damaged => Stop::Copy(failure),
+        _ => Stop::Final(failure),
     }
 }
 
@@ -140,14 +230,15 @@ async fn to_file(
     path: &Path,
     backup: Arc<Readable>,
     request: Request,
-) -> Result<u8, Failure> {
+) -> Result<u8, Stop> {
     let meter = Meter::default();
     if args.dry_run {
         let work = restore::plan_file(backup, path, request, progress(&meter), app.cancel.clone());
         let plan = app
             .with_progress("checking", Unit::Keys, &meter, work)
-            .await?;
-        return dry_run(app, &plan);
+            .await
+            .map_err(of_copy)?;
+        return Ok(dry_run(app, &plan)?);
     }
     let existing = match args.yes {
         true => Existing::Replace,
@@ -163,7 +254,8 @@ async fn to_file(
     );
     let outcome = app
         .with_progress("restoring", Unit::Keys, &meter, work)
-        .await?;
+        .await
+        .map_err(of_copy)?;
     app.result(&outcome, outcome_text(app, &outcome))?;
     Ok(0)
 }
@@ -174,7 +266,7 @@ async fn to_server(
     to: &str,
     backup: Arc<Readable>,
     mut request: Request,
-) -> Result<u8, Failure> {
+) -> Result<u8, Stop> {
     let endpoint = log_in(endpoint(app, args, to)?).await?;
     request.into = endpoint.address.db().map(DbIndex);
     if args.rate.is_none()
@@ -192,9 +284,10 @@ async fn to_server(
     );
     let prepared: Prepared<Readable> = app
         .with_progress("checking", Unit::Keys, &meter, work)
-        .await?;
+        .await
+        .map_err(of_copy)?;
     if args.dry_run {
-        return dry_run(app, prepared.plan());
+        return Ok(dry_run(app, prepared.plan())?);
     }
     if prepared.plan().refusal.is_none()
         && !args.yes

@@ -1,8 +1,9 @@
 //! `backup show`.
 
 use super::args::ShowArgs;
-use super::backup::{backup_json, find, listing, marks, storage_name};
+use super::backup::{backup_json, find, keys_of, listing, marks, storage_name, stores};
 use super::context::App;
+use super::lacks::{lacks, with_lacks};
 use super::output::HumanTime;
 use super::progress::Unit;
 use super::table::{Align, Facts, Table};
@@ -11,7 +12,6 @@ use crate::catalog::manifest::Rdb;
 use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::Failure;
 use crate::meter::Meter;
-use crate::setup;
 use crate::units::{HumanBytes, HumanCount};
 use crate::verify::{self, Verified};
 
@@ -21,22 +21,27 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
     match subject {
         Subject::Stored(backup) => {
             let mut backup = *backup;
-            // What is computed of a backup needs those before it.
+            // What is computed of a backup needs those before it, and those elsewhere.
             let database = backup.manifest.database.clone();
+            let mut lacking = Vec::new();
             if backup.place.storage() != BY_PATH {
-                let storages = setup::stores(&app.config, Some(backup.place.storage()))?;
-                let all = listing(app, &[database], &storages).await?;
-                let same = all
-                    .backups
-                    .iter()
-                    .find(|b| b.manifest.id == backup.manifest.id);
+                let storages = stores(app, &args.storage)?;
+                let all = listing(app, std::slice::from_ref(&database), &storages).await?;
+                let storage = backup.place.storage();
+                let mut of_storage = all.backups.iter().filter(|b| b.place.storage() == storage);
+                let same = of_storage.find(|b| b.manifest.id == backup.manifest.id);
                 backup.shrunk = same.is_some_and(|same| same.shrunk);
+                let listed: Vec<String> = storages.into_iter().map(|s| s.name).collect();
+                let key = (database, backup.manifest.id.clone());
+                lacking = lacks(app, &all, &listed).remove(&key).unwrap_or_default();
             }
-            app.result(&backup_json(&backup), stored_text(&backup))?;
+            let document = with_lacks(backup_json(&backup), &lacking);
+            app.result(&document, stored_text(&backup, &lacking))?;
         }
         subject @ Subject::File(_) => {
             let meter = Meter::default();
-            let work = verify::verify(subject, meter.clone());
+            let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+            let work = verify::verify(subject, &keys, meter.clone());
             let verified = app
                 .with_progress("reading", Unit::Bytes, &meter, work)
                 .await?;
@@ -46,7 +51,7 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn stored_text(backup: &Backup) -> String {
+fn stored_text(backup: &Backup, lacking: &[String]) -> String {
     let manifest = &backup.manifest;
     let source = &manifest.source;
     let mut facts = Facts::default();
@@ -59,6 +64,9 @@ fn stored_text(backup: &Backup) -> String {
     let marks = marks(backup);
     if !marks.is_empty() {
         facts.add("marks", marks.join(", "));
+    }
+    if !lacking.is_empty() {
+        facts.add("lacks", lacking.join(", "));
     }
     facts.add(
         "taken",
@@ -85,6 +93,13 @@ fn stored_text(backup: &Backup) -> String {
             manifest.data.compression
         ),
     );
+    if let Some(encryption) = &manifest.data.encryption {
+        let whom = match &manifest.data.recipients[..] {
+            [] => "with a passphrase".to_owned(),
+            recipients => format!("to {}", recipients.join(", ")),
+        };
+        facts.add("encrypted", format!("{encryption}, {whom}"));
+    }
     facts.add(
         "RDB file",
         format!(
@@ -101,18 +116,21 @@ fn stored_text(backup: &Backup) -> String {
 fn file_text(verified: &Verified) -> String {
     let mut facts = Facts::default();
     facts.add("file", verified.path.as_deref().unwrap_or_default());
+    let Some(content) = &verified.content else {
+        return facts.to_string();
+    };
     facts.add(
         "RDB file",
         format!(
             "{}, version {} {}",
-            HumanBytes(verified.plain_bytes),
-            verified.rdb.family,
-            verified.rdb.version
+            HumanBytes(content.plain_bytes),
+            content.rdb.family,
+            content.rdb.version
         ),
     );
-    facts.add("checksum", verified.checksum);
-    add_counts(&mut facts, &verified.rdb);
-    format!("{facts}\n{}", databases(&verified.rdb))
+    facts.add("checksum", content.checksum);
+    add_counts(&mut facts, &content.rdb);
+    format!("{facts}\n{}", databases(&content.rdb))
 }
 
 fn add_counts(facts: &mut Facts, rdb: &Rdb) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::choices::{Compression, Method};
+use super::encryption::{self, Encryption};
 use super::fields;
 use super::name::Name;
 use super::reader::{Located, Reading, TableReader};
@@ -56,6 +57,10 @@ pub struct DatabaseConfig {
     pub shared: bool,
     /// How the stored bytes are compressed.
     pub compression: Compression,
+    /// Whom backups are encrypted to.
+    pub encryption: Encryption,
+    /// The age identities that read encrypted backups back. Only who reads one needs them.
+    pub identity: Option<SecretSource>,
     /// A backup with fewer than this part of the keys of the one before counts as shrunk; 0 to 1, 0: never.
     pub shrink_guard: f64,
     /// Which backups stay, in each storage.
@@ -117,6 +122,8 @@ impl DatabaseConfig {
             storage,
             shared: false,
             compression: Compression::default(),
+            encryption: Encryption::None,
+            identity: None,
             shrink_guard: 0.5,
             policies: Policies::default(),
             hooks: Hooks::default(),
@@ -148,15 +155,6 @@ pub struct UrlFacts {
 /// Judges a server's URL: its facts, or what is wrong with it, without the password.
 pub type UrlCheck<'a> = &'a dyn Fn(&str) -> Result<UrlFacts, String>;
 
-/// The keys that come with later features.
-const LATER: &[&str] = &[
-    "recipients",
-    "passphrase",
-    "passphrase_file",
-    "identity",
-    "identity_file",
-];
-
 /// A URL that was judged.
 #[derive(Clone)]
 pub(super) struct Url {
@@ -183,6 +181,8 @@ pub(super) struct Settings {
     storage: Option<Vec<Located<Name>>>,
     shared: Option<bool>,
     compression: Option<Compression>,
+    encryption: Option<Encryption>,
+    identity: Option<SecretSource>,
     shrink_guard: Option<f64>,
     keep: Option<Keep>,
     keep_in: Option<Vec<(Located<Name>, Option<Keep>)>>,
@@ -214,7 +214,7 @@ impl Settings {
             }
         }
         let settings = Settings::read(&reader, check);
-        reader.finish(LATER);
+        reader.finish(&[]);
         settings
     }
 
@@ -235,6 +235,8 @@ impl Settings {
             storage: fields::read_storage(reader),
             shared: reader.boolean("shared"),
             compression: reader.parsed("compression").map(|found| found.value),
+            encryption: encryption::read_encryption(reader),
+            identity: encryption::read_identity(reader),
             shrink_guard: reader.number("shrink_guard", 0.0..=1.0),
             keep: retention::read_keep(reader),
             keep_in: retention::read_keep_in(reader),
@@ -295,7 +297,7 @@ impl DatabaseTable {
             url: fields::read_url(&reader, "url", check),
             settings: Settings::read(&reader, check),
         };
-        reader.finish(LATER);
+        reader.finish(&[]);
         found.refuse_twice(reading);
         found
     }
@@ -421,6 +423,11 @@ impl DatabaseTable {
                 .compression
                 .or(defaults.compression)
                 .unwrap_or(plain.compression),
+            encryption: own
+                .encryption
+                .or_else(|| defaults.encryption.clone())
+                .unwrap_or(plain.encryption),
+            identity: own.identity.or_else(|| defaults.identity.clone()),
             shrink_guard: own
                 .shrink_guard
                 .or(defaults.shrink_guard)

@@ -177,7 +177,7 @@ fn looks_secret(key: &str) -> bool {
     ["pass", "secret", "token", "pwd", "credential"]
         .iter()
         .any(|word| key.contains(word))
-        || ["password", "passphrase", "secret"]
+        || ["password", "passphrase", "secret", "identity"]
             .iter()
             .any(|word| strsim::jaro_winkler(key, word) > 0.8)
 }
@@ -185,6 +185,12 @@ fn looks_secret(key: &str) -> bool {
 /// The line without what may be a secret in it. `unknown` is where a key that is not known begins: what
 /// it holds is hidden.
 fn blank(line: &str, unknown: Option<usize>) -> String {
+    // A secret key of age shows what it is, wherever it was pasted; what follows it goes, too.
+    let upper = line.to_ascii_uppercase();
+    let line = match upper.find("AGE-SECRET-KEY-") {
+        Some(at) => &format!("{}…", &line[..at]),
+        None => line,
+    };
     let mut from = 0;
     while let Some(at) = line[from..].find('=') {
         let equals = from + at;
@@ -334,6 +340,11 @@ mod tests {
             "webhook = \"https://h/hunter2\"",
             "notify = { url = \"\"\"https://h/hunter2\"\"\" }",
             "password = \"\"\"\nhunter2\n\"\"\"",
+            "identity = \"hunter2\"",
+            "identiy = \"hunter2\"",
+            "identity = \"\"\"\nhunter2\n\"\"\"",
+            "recipients = [\"age1x\", \"AGE-SECRET-KEY-1hunter2\"]",
+            "recipients = [\n\"age-secret-key-1hunter2\"]",
         ] {
             let text = shown(source, "hunter2", About::Place);
             assert!(!text.contains("hunter"), "{source}: {text}");

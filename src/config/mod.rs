@@ -10,6 +10,7 @@
 mod choices;
 mod daemon;
 mod database;
+mod encryption;
 mod environment;
 mod fields;
 mod locate;
@@ -33,6 +34,9 @@ use toml::de::{DeTable, DeValue};
 pub use self::choices::{ChoiceError, Compression, Method};
 pub use self::daemon::DaemonConfig;
 pub use self::database::{DatabaseConfig, TlsConfig, UrlCheck, UrlFacts};
+pub use self::encryption::{
+    Encryption, IdentityError, Recipient, RecipientError, looks_like_identities, parse_identities,
+};
 pub use self::environment::{Environment, ExpandError};
 pub use self::locate::ConfigError;
 pub use self::mistake::{Mistakes, PlacedMistake};

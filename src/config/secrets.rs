@@ -37,6 +37,13 @@ impl FileRef {
         FileRef { candidates }
     }
 
+    /// Refers to a file by its path alone, as a command line does.
+    pub fn at(path: &Path) -> FileRef {
+        FileRef {
+            candidates: vec![path.to_owned()],
+        }
+    }
+
     /// Where the file is.
     ///
     /// # Errors

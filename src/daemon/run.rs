@@ -31,6 +31,7 @@ use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
 use crate::runs::{Task, hooks};
 use crate::setup;
+use crate::spool::Spool;
 
 /// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -90,6 +91,10 @@ impl Daemon {
     pub(super) async fn start(config: Config, origin: Origin) -> Result<Daemon, Failure> {
         let signals = signals::watch()?;
         let alone = Alone::take(&config.daemon.state_dir)?;
+        if let Err(error) = Spool::new(&config.daemon.spool_dir).sweep() {
+            let folder = config.daemon.spool_dir.display();
+            tracing::warn!("the spool folder {folder} cannot be swept: {error}");
+        }
         let bound = match config.daemon.listen {
             Some(address) => Some(http::bind(address).await?),
             None => None,

@@ -85,7 +85,11 @@ pub(super) enum Facts {
         warnings: Vec<String>,
     },
     /// Backups were read back whole.
-    Verified { ids: Vec<String>, keys: u64 },
+    Verified {
+        ids: Vec<String>,
+        /// `None` where an encrypted one was not opened, for want of a key.
+        keys: Option<u64>,
+    },
     /// Sessions were expired.
     Swept { scanned: u64, done: u64 },
 }
@@ -162,7 +166,13 @@ pub(super) async fn run(piece: Piece, cancel: CancellationToken) -> Vec<Outcome>
                     tokio::time::timeout(database.timeout, keeper.verify(database)).await;
                 let result = match verified {
                     Ok(verified) => verified.map(|verified| Facts::Verified {
-                        keys: verified.iter().map(|verified| verified.rdb.keys).sum(),
+                        keys: verified
+                            .iter()
+                            .all(|verified| verified.content.is_some())
+                            .then(|| {
+                                let contents = verified.iter().filter_map(|v| v.content.as_ref());
+                                contents.map(|content| content.rdb.keys).sum()
+                            }),
                         ids: verified.into_iter().filter_map(|v| v.id).collect(),
                     }),
                     Err(_) => {
@@ -309,7 +319,18 @@ pub(super) fn log_end(outcome: &Outcome, seconds: f64, like_before: bool) {
         }
         Ok(Facts::Verified { ids, keys }) => {
             let id = ids.join(", ");
-            tracing::info!(database, task, id, keys, seconds, "verified: it is whole");
+            match keys {
+                Some(keys) => {
+                    tracing::info!(database, task, id, keys, seconds, "verified: it is whole");
+                }
+                None => tracing::info!(
+                    database,
+                    task,
+                    id,
+                    seconds,
+                    "verified without the key: the stored bytes are as they were written"
+                ),
+            }
         }
         Ok(Facts::Swept { scanned, done }) => {
             tracing::info!(database, task, scanned, done, seconds, "sessions expired");

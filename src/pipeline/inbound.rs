@@ -1,21 +1,25 @@
-//! An archive becomes plain bytes again: digest, decompression, digest, and every check on the way.
+//! An archive becomes plain bytes again: digest, decryption, decompression, digest, and every check on the way.
 //!
 //! ```text
-//! storage reader (async) ─> stored digest, decompression (a thread) ─> plain digest, consumer (the caller's thread)
+//! storage reader (async) ─> stored digest, decryption, decompression (a thread) ─> plain digest, consumer (the caller's thread)
 //! ```
 //!
 //! The consumer sees bytes before the digests are known: nothing may be done with them that cannot
 //! be taken back until [`unpack`] has returned.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use super::Digester;
 use super::compression::{Detected, decompressor, detect};
+use super::keys::{KeyError, Keys, OpenError};
 use crate::storage::{self, Reader};
+
+/// So many bytes say what a file is.
+const START_BYTES: usize = 32;
 
 /// The size of the pieces that the consumer is given.
 const PIECE_BYTES: usize = 1 << 20;
@@ -58,15 +62,20 @@ pub enum Error<E> {
     /// The bytes are not what they were.
     #[error("{0}")]
     Damaged(String),
-    /// The file is encrypted, which this version cannot undo.
-    #[error("the file is encrypted with age")]
-    Encrypted,
+    /// It is encrypted, whole as far as can be told, and no key opens it.
+    #[error(transparent)]
+    Key(KeyError),
     /// A thread could not be made.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// The consumer stopped.
     #[error("{0}")]
     Consumer(E),
+}
+
+/// Whether a file that begins with these bytes is an age file.
+pub fn is_encrypted(start: &[u8]) -> bool {
+    detect(start) == Detected::Age
 }
 
 /// Reads an object ahead of its consumer, a few pieces at most.
@@ -95,6 +104,7 @@ pub fn read_ahead(mut reader: Box<dyn Reader>) -> Stored {
 pub fn unpack<E>(
     stored: Stored,
     expected: Option<&Expected>,
+    keys: &Keys,
     mut consume: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Unpacked, Error<E>> {
     let (pieces, plain) = sync_channel::<Vec<u8>>(2);
@@ -102,7 +112,7 @@ pub fn unpack<E>(
     std::thread::scope(|scope| {
         let reading = std::thread::Builder::new()
             .name("decompress".to_owned())
-            .spawn_scoped(scope, move || decompress(stored, &pieces, &spare))
+            .spawn_scoped(scope, move || undo(stored, keys, &pieces, &spare))
             .map_err(Error::Thread)?;
         let mut digest = Digester::default();
         let mut failed = None;
@@ -135,7 +145,14 @@ pub fn unpack<E>(
             (_, Err(Stopped::Storage(error))) => Err(Error::Storage(error)),
             (Some(Error::Consumer(error)), Err(Stopped::Damaged(_))) => Err(Error::Consumer(error)),
             (_, Err(Stopped::Damaged(why))) => Err(Error::Damaged(why)),
-            (_, Err(Stopped::Encrypted)) => Err(Error::Encrypted),
+            (_, Err(Stopped::Key(error, stored))) => {
+                // A flipped bit may look like a wrong key: the digest tells one from the other.
+                if let Some(expected) = expected {
+                    check_stored(stored.bytes(), &stored.finish(), expected)
+                        .map_err(Error::Damaged)?;
+                }
+                Err(Error::Key(error))
+            }
             (Some(error), _) => Err(error),
             (None, Err(Stopped::Closed)) => {
                 Err(Error::Damaged("reading it ended too soon".to_owned()))
@@ -159,42 +176,74 @@ fn check<E>(unpacked: &Unpacked, expected: Option<&Expected>) -> Result<(), Erro
     let Some(expected) = expected else {
         return Ok(());
     };
-    let sizes = [
-        ("stored", unpacked.bytes, expected.bytes),
-        ("plain", unpacked.plain_bytes, expected.plain_bytes),
-    ];
-    for (what, is, should) in sizes {
-        if is != should {
-            return Err(Error::Damaged(format!(
-                "the {what} size is {is} bytes, and its manifest says {should}"
-            )));
-        }
+    check_stored(unpacked.bytes, &unpacked.sha256, expected).map_err(Error::Damaged)?;
+    let (is, should) = (unpacked.plain_bytes, expected.plain_bytes);
+    compare(
+        "plain",
+        (is, &unpacked.plain_sha256),
+        (should, &expected.plain_sha256),
+    )
+    .map_err(Error::Damaged)
+}
+
+/// Compares the size and the digest of what is stored with what is expected; the error says what differs.
+pub(crate) fn check_stored(bytes: u64, sha256: &str, expected: &Expected) -> Result<(), String> {
+    compare(
+        "stored",
+        (bytes, sha256),
+        (expected.bytes, &expected.sha256),
+    )
+}
+
+fn compare(what: &str, is: (u64, &str), should: (u64, &str)) -> Result<(), String> {
+    if is.0 != should.0 {
+        return Err(format!(
+            "the {what} size is {} bytes, and its manifest says {}",
+            is.0, should.0
+        ));
     }
-    let digests = [
-        ("stored", &unpacked.sha256, &expected.sha256),
-        ("plain", &unpacked.plain_sha256, &expected.plain_sha256),
-    ];
-    for (what, is, should) in digests {
-        if is != should {
-            return Err(Error::Damaged(format!(
-                "the SHA-256 of the {what} bytes is {is}, and its manifest says {should}"
-            )));
-        }
+    if is.1 != should.1 {
+        return Err(format!(
+            "the SHA-256 of the {what} bytes is {}, and its manifest says {}",
+            is.1, should.1
+        ));
     }
     Ok(())
+}
+
+/// Reads an archive to its end and compares its stored size and digest: all that can be done without a key.
+///
+/// Blocks; to be called on a thread where that is fine.
+///
+/// # Errors
+/// [`Error::Damaged`] when they differ, [`Error::Storage`] when it cannot be read.
+pub fn check_digest<E>(
+    mut stored: Stored,
+    expected: &Expected,
+    mut progress: impl FnMut(u64),
+) -> Result<(), Error<E>> {
+    let mut digest = Digester::default();
+    while let Some(chunk) = stored.blocking_recv() {
+        let chunk = chunk.map_err(Error::Storage)?;
+        digest.update(&chunk);
+        progress(chunk.len() as u64);
+    }
+    check_stored(digest.bytes(), &digest.finish(), expected).map_err(Error::Damaged)
 }
 
 enum Stopped {
     Storage(storage::Error),
     Damaged(String),
-    Encrypted,
+    /// No key opens it; and the digest of what is stored.
+    Key(KeyError, Digester),
     /// The consumer is gone.
     Closed,
 }
 
 /// The reading thread: stored bytes in, plain pieces out. Gives the digest of what was stored.
-fn decompress(
+fn undo(
     stored: Stored,
+    keys: &Keys,
     pieces: &SyncSender<Vec<u8>>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<Digester, Stopped> {
@@ -204,42 +253,53 @@ fn decompress(
         digest: Digester::default(),
         error: None,
     };
-    let first = input.fill();
+    let first = input.fill_start();
     if let (Err(_), Some(error)) = (first, input.error.take()) {
         return Err(Stopped::Storage(error));
     }
-    let detected = detect(&input.chunk);
-    if detected == Detected::Age {
-        return Err(Stopped::Encrypted);
-    }
-    let result = pump(detected, &mut input, pieces, spare);
+    let result = match detect(&input.chunk) {
+        Detected::Age => match keys.open(&mut input) {
+            Ok(opened) => decrypt(Decrypting(opened), pieces, spare),
+            Err(OpenError::Damaged(why)) => Err(Stopped::Damaged(why)),
+            Err(OpenError::Key(error)) => {
+                let stored = input.drain()?;
+                return Err(Stopped::Key(error, stored));
+            }
+        },
+        detected => pump(detected, &mut input, pieces, spare),
+    };
     if let Some(error) = input.error.take() {
         return Err(Stopped::Storage(error));
     }
     result?;
     // A decompressor may stop before the end; the digest must not.
-    let mut rest = [0; 1 << 16];
-    loop {
-        match input.read(&mut rest) {
-            Ok(0) => return Ok(input.digest),
-            Ok(_) => {}
-            Err(error) => {
-                return Err(match input.error.take() {
-                    Some(error) => Stopped::Storage(error),
-                    None => Stopped::Damaged(error.to_string()),
-                });
-            }
-        }
-    }
+    input.drain()
+}
+
+/// What comes of a decryption goes on. It is read to its end, which says that it was not cut short.
+fn decrypt(
+    opened: Decrypting<impl Read>,
+    pieces: &SyncSender<Vec<u8>>,
+    spare: &Receiver<Vec<u8>>,
+) -> Result<(), Stopped> {
+    let mut opened = BufReader::with_capacity(1 << 16, opened);
+    let detected = match opened.fill_buf() {
+        Ok(start) => detect(start),
+        Err(error) => return Err(Stopped::Damaged(told(&error))),
+    };
+    pump(detected, &mut opened, pieces, spare)?;
+    io::copy(&mut opened, &mut io::sink())
+        .map(drop)
+        .map_err(|error| Stopped::Damaged(told(&error)))
 }
 
 fn pump(
     detected: Detected,
-    input: &mut Input,
+    input: &mut impl Read,
     pieces: &SyncSender<Vec<u8>>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<(), Stopped> {
-    let damaged = |error: io::Error| Stopped::Damaged(format!("it does not decompress: {error}"));
+    let damaged = |error: io::Error| Stopped::Damaged(told(&error));
     let mut reader = decompressor(detected, input).map_err(damaged)?;
     loop {
         let mut piece = spare.try_recv().unwrap_or_default();
@@ -257,6 +317,29 @@ fn pump(
     }
 }
 
+/// What is wrong with the bytes, by the layer that found it.
+fn told(error: &io::Error) -> String {
+    match error.get_ref() {
+        Some(inner) if inner.is::<NotDecrypted>() => error.to_string(),
+        _ => format!("it does not decompress: {error}"),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it does not decrypt: {0}")]
+struct NotDecrypted(io::Error);
+
+/// The reader of an encrypted archive, whose errors say so.
+struct Decrypting<R>(R);
+
+impl<R: Read> Read for Decrypting<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .read(out)
+            .map_err(|error| io::Error::new(error.kind(), NotDecrypted(error)))
+    }
+}
+
 /// The stored bytes as a reader that digests what passes.
 struct Input {
     stored: Stored,
@@ -268,20 +351,72 @@ struct Input {
 impl Input {
     fn fill(&mut self) -> io::Result<()> {
         while self.chunk.is_empty() {
-            match self.stored.blocking_recv() {
+            match self.next()? {
+                Some(chunk) => self.chunk = chunk,
                 None => return Ok(()),
-                Some(Ok(chunk)) => {
-                    self.digest.update(&chunk);
-                    self.chunk = chunk;
-                }
-                Some(Err(error)) => {
-                    let told = io::Error::other(error.to_string());
-                    self.error = Some(error);
-                    return Err(told);
-                }
             }
         }
         Ok(())
+    }
+
+    /// Fills it with enough to see what the file is; less only where there is no more.
+    fn fill_start(&mut self) -> io::Result<()> {
+        while self.chunk.len() < START_BYTES {
+            let Some(chunk) = self.next()? else {
+                return Ok(());
+            };
+            if self.chunk.is_empty() {
+                self.chunk = chunk;
+            } else {
+                let mut both = BytesMut::from(&self.chunk[..]);
+                both.extend_from_slice(&chunk);
+                self.chunk = both.freeze();
+            }
+        }
+        Ok(())
+    }
+
+    /// The next chunk, digested.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self.stored.blocking_recv() {
+            None => Ok(None),
+            Some(Ok(chunk)) => {
+                self.digest.update(&chunk);
+                Ok(Some(chunk))
+            }
+            Some(Err(error)) => {
+                let told = io::Error::other(error.to_string());
+                self.error = Some(error);
+                Err(told)
+            }
+        }
+    }
+
+    /// Reads what is left; gives the digest of everything.
+    fn drain(mut self) -> Result<Digester, Stopped> {
+        loop {
+            match self.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(self.digest),
+                Err(error) => {
+                    return Err(match self.error.take() {
+                        Some(error) => Stopped::Storage(error),
+                        None => Stopped::Damaged(error.to_string()),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.fill()?;
+        Ok(&self.chunk)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.chunk.advance(amount);
     }
 }
 
@@ -295,131 +430,4 @@ impl Read for Input {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::pipeline::Compression;
-    use crate::pipeline::outbound::{PackedFacts, Packer};
-
-    fn pack(plain: &[u8], compression: Compression, threads: usize) -> (Vec<u8>, PackedFacts) {
-        let (sender, mut receiver) = mpsc::channel::<Bytes>(2);
-        let taking = std::thread::spawn(move || {
-            let mut stored = Vec::<u8>::new();
-            while let Some(part) = receiver.blocking_recv() {
-                stored.extend_from_slice(&part);
-            }
-            stored
-        });
-        let mut packer = Packer::start(compression, threads, 100_000, sender).unwrap();
-        for piece in plain.chunks(70_001) {
-            packer.write(piece).unwrap();
-        }
-        let facts = packer.finish().unwrap();
-        (taking.join().unwrap(), facts)
-    }
-
-    fn read_back(
-        stored: &[u8],
-        expected: Option<&Expected>,
-    ) -> Result<Vec<u8>, Error<std::convert::Infallible>> {
-        let (sender, receiver) = mpsc::channel(1);
-        let stored = stored.to_vec();
-        let feeding = std::thread::spawn(move || {
-            for chunk in stored.chunks(33_333) {
-                if sender
-                    .blocking_send(Ok(Bytes::copy_from_slice(chunk)))
-                    .is_err()
-                {
-                    return;
-                }
-            }
-        });
-        let mut plain = Vec::new();
-        let result = unpack(receiver, expected, |piece| {
-            plain.extend_from_slice(piece);
-            Ok(())
-        });
-        feeding.join().unwrap();
-        result.map(|_| plain)
-    }
-
-    fn sample() -> Vec<u8> {
-        (0..5_300_000u32)
-            .map(|i| (i.wrapping_mul(2_654_435_761) >> (24 + (i >> 18) % 6)) as u8)
-            .collect()
-    }
-
-    fn expected(facts: PackedFacts) -> Expected {
-        Expected {
-            bytes: facts.bytes,
-            sha256: facts.sha256,
-            plain_bytes: facts.plain_bytes,
-            plain_sha256: facts.plain_sha256,
-        }
-    }
-
-    #[test]
-    fn what_is_packed_unpacks_to_the_same_bytes_with_every_compression_and_thread_count() {
-        let plain = sample();
-        for compression in [
-            Compression::None,
-            Compression::Zstd(1),
-            Compression::Gzip(1),
-        ] {
-            for threads in [1, 3] {
-                let (stored, facts) = pack(&plain, compression, threads);
-                assert_eq!(facts.bytes, stored.len() as u64);
-                assert_eq!(facts.plain_sha256, crate::pipeline::sha256(&plain));
-                assert_eq!(facts.sha256, crate::pipeline::sha256(&stored));
-                let expected = expected(facts);
-                assert!(read_back(&stored, Some(&expected)).unwrap() == plain);
-            }
-        }
-    }
-
-    #[test]
-    fn a_flip_a_cut_and_an_extension_are_damage_wherever_they_are() {
-        let plain = &sample()[..300_000];
-        for compression in [
-            Compression::None,
-            Compression::Zstd(3),
-            Compression::Gzip(1),
-        ] {
-            let (stored, facts) = pack(plain, compression, 2);
-            let expected = expected(facts);
-            for at in (0..stored.len()).step_by(stored.len() / 97) {
-                let mut flipped = stored.clone();
-                flipped[at] ^= 1 << (at % 8);
-                let read = read_back(&flipped, Some(&expected));
-                assert!(
-                    matches!(read, Err(Error::Damaged(_) | Error::Encrypted)),
-                    "{compression} flipped at {at}"
-                );
-                let read = read_back(&stored[..at], Some(&expected));
-                assert!(
-                    matches!(read, Err(Error::Damaged(_))),
-                    "{compression} cut at {at}"
-                );
-            }
-            for tail in [&[0u8][..], &stored, b"x"] {
-                let long = [&stored[..], tail].concat();
-                assert!(matches!(
-                    read_back(&long, Some(&expected)),
-                    Err(Error::Damaged(_))
-                ));
-            }
-        }
-    }
-
-    #[test]
-    fn a_storage_error_is_told_as_such() {
-        let (sender, receiver) = mpsc::channel(2);
-        let error = storage::Error::new(storage::Problem::Unavailable, "s", "read x");
-        sender
-            .try_send(Ok(Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 4])))
-            .unwrap();
-        sender.try_send(Err(error)).unwrap();
-        let result = unpack(receiver, None, |_| Ok::<_, ()>(()));
-        assert!(matches!(result, Err(Error::Storage(_))));
-    }
-}
+mod tests;

@@ -1,18 +1,21 @@
 //! What happens to bytes between a source and a storage, and on their way back.
 //!
 //! Out: [`outbound::Packer`] digests the plain bytes, compresses them as independent frames on
-//! several threads, digests what is stored and hands it on in parts. Back: [`inbound::unpack`]
-//! undoes that while it checks every digest. Both are plain threads and bounded queues: memory does
+//! several threads, encrypts them where that is wanted, digests what is stored and hands it on in parts. Back:
+//! [`inbound::unpack`] undoes that while it checks every digest. Both are plain threads and bounded queues: memory does
 //! not grow with the data. A queue's other end being gone means that somebody gave up, and ends the
 //! stage quietly: the one who gave up knows why.
 
 pub mod compression;
 pub mod inbound;
+pub mod keys;
 pub mod outbound;
+pub mod seal;
 
 use sha2::{Digest as _, Sha256};
 
 pub use compression::Compression;
+pub use keys::Keys;
 
 /// A SHA-256 in the making, with the count of what went in.
 #[derive(Clone, Default)]

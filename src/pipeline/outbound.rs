@@ -1,22 +1,24 @@
-//! Plain bytes become an archive: digest, blocks, compression on several threads, digest, parts.
+//! Plain bytes become an archive: digest, blocks, compression on several threads, encryption, digest, parts.
 //!
 //! ```text
-//! write() ─ plain digest ─ blocks ─┬─ worker ─┬─ collector: in order, stored digest, parts ─> channel
+//! write() ─ plain digest ─ blocks ─┬─ worker ─┬─ collector: in order, encryption, stored digest, parts ─> channel
 //!                                  └─ worker ─┘
 //! ```
 //!
 //! The collector takes blocks in the order in which they were handed out: each block's result has a
 //! channel of its own, and those channels are queued. The queue's length bounds what is in memory.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::Digester;
 use super::compression::{BlockCompressor, Compression};
+use super::seal::{Seal, Sink};
 
 /// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
 const BLOCK_BYTES: usize = 2 << 20;
@@ -32,6 +34,17 @@ pub struct PackedFacts {
     pub bytes: u64,
     /// Its SHA-256 in hex.
     pub sha256: String,
+    /// What the encryption put in front.
+    pub header: Option<HeaderFacts>,
+}
+
+/// The first bytes of an encrypted archive, which say who can open it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderFacts {
+    /// How many they are.
+    pub bytes: u64,
+    /// Their SHA-256 in hex.
+    pub sha256: String,
 }
 
 /// Why an archive could not be packed.
@@ -43,6 +56,23 @@ pub enum Error {
     /// A compressor failed or a thread could not be made.
     #[error("cannot compress")]
     Compress(#[source] io::Error),
+}
+
+/// How an archive is made.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// How it is encrypted, if it is.
+    pub seal: Option<Seal>,
+    /// Threads for compression.
+    pub threads: usize,
+}
+
+/// What the collector made of an archive.
+struct Collected {
+    digest: Digester,
+    header: Option<HeaderFacts>,
 }
 
 type Block = io::Result<Vec<u8>>;
@@ -58,17 +88,21 @@ pub struct Packer {
     block: Vec<u8>,
     jobs: SyncSender<Job>,
     order: SyncSender<Receiver<Block>>,
-    collector: JoinHandle<Result<Digester, Error>>,
+    collector: JoinHandle<Result<Collected, Error>>,
 }
 
 impl Packer {
     /// Starts the threads of one archive. Its parts, of `part_bytes` each but the last, go to `parts`.
     pub fn start(
-        compression: Compression,
-        threads: usize,
+        settings: Settings,
         part_bytes: usize,
         parts: tokio::sync::mpsc::Sender<Bytes>,
     ) -> Result<Packer, Error> {
+        let Settings {
+            compression,
+            seal,
+            threads,
+        } = settings;
         let threads = match compression {
             Compression::None => 1,
             _ => threads.max(1),
@@ -94,7 +128,7 @@ impl Packer {
         }
         let collector = Builder::new()
             .name("collect".to_owned())
-            .spawn(move || collect(&ordered, part_bytes, &parts))
+            .spawn(move || collect(&ordered, seal, part_bytes, &parts))
             .map_err(Error::Compress)?;
         Ok(Packer {
             digest: Digester::default(),
@@ -154,45 +188,92 @@ impl Packer {
         Ok(PackedFacts {
             plain_bytes: digest.bytes(),
             plain_sha256: digest.finish(),
-            bytes: stored.bytes(),
-            sha256: stored.finish(),
+            bytes: stored.digest.bytes(),
+            sha256: stored.digest.finish(),
+            header: stored.header,
         })
     }
 }
 
 fn collect(
     ordered: &Receiver<Receiver<Block>>,
+    seal: Option<Seal>,
     part_bytes: usize,
     parts: &tokio::sync::mpsc::Sender<Bytes>,
-) -> Result<Digester, Error> {
-    let mut digest = Digester::default();
-    let mut part = Vec::new();
+) -> Result<Collected, Error> {
+    // Writing fails for one reason alone.
+    let closed = |_: io::Error| Error::Closed;
+    let parts = Parts {
+        digest: Digester::default(),
+        part: Vec::new(),
+        part_bytes,
+        channel: parts,
+    };
+    let mut header = None;
+    let mut sink = Sink::start(parts, seal, |parts| {
+        header = Some(HeaderFacts {
+            bytes: parts.digest.bytes(),
+            sha256: parts.digest.clone().finish(),
+        });
+    })
+    .map_err(closed)?;
     for result in ordered {
         let frame = match result.recv() {
             Ok(frame) => frame.map_err(Error::Compress)?,
             // The packer was dropped between announcing a block and handing it out.
             Err(_) => return Err(Error::Closed),
         };
-        digest.update(&frame);
-        let mut frame = &frame[..];
-        while !frame.is_empty() {
-            if part.capacity() == 0 {
-                part.reserve_exact(part_bytes);
-            }
-            let (now, later) = frame.split_at((part_bytes - part.len()).min(frame.len()));
-            part.extend_from_slice(now);
-            frame = later;
-            if part.len() == part_bytes {
-                send(parts, std::mem::take(&mut part))?;
-            }
-        }
+        sink.write_all(&frame).map_err(closed)?;
     }
-    if !part.is_empty() {
-        send(parts, part)?;
-    }
-    Ok(digest)
+    let mut parts = sink.finish().map_err(closed)?;
+    parts.send_rest().map_err(closed)?;
+    Ok(Collected {
+        digest: parts.digest,
+        header,
+    })
 }
 
-fn send(parts: &tokio::sync::mpsc::Sender<Bytes>, part: Vec<u8>) -> Result<(), Error> {
-    parts.blocking_send(part.into()).map_err(|_| Error::Closed)
+/// What is stored, digested and cut into parts.
+struct Parts<'c> {
+    digest: Digester,
+    part: Vec<u8>,
+    part_bytes: usize,
+    channel: &'c tokio::sync::mpsc::Sender<Bytes>,
+}
+
+impl Parts<'_> {
+    /// Sends what there is. The channel is closed when the storage has given up.
+    fn send_rest(&mut self) -> io::Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let part = std::mem::take(&mut self.part);
+        self.channel
+            .blocking_send(part.into())
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Parts<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.digest.update(data);
+        let mut rest = data;
+        while !rest.is_empty() {
+            if self.part.capacity() == 0 {
+                self.part.reserve_exact(self.part_bytes);
+            }
+            let room = self.part_bytes - self.part.len();
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            self.part.extend_from_slice(now);
+            rest = later;
+            if self.part.len() == self.part_bytes {
+                self.send_rest()?;
+            }
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

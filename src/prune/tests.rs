@@ -73,6 +73,7 @@ impl Archive {
                 compression: Compression::None,
                 encryption: None,
                 recipients: Vec::new(),
+                header: None,
             },
         };
         fs::write(folder.join("dump.rdb"), b"data").unwrap();

@@ -40,7 +40,8 @@ impl Keeper<'_> {
                 databases: std::slice::from_ref(&name),
             };
             let newest = Selector::Newest(name.clone());
-            let work = async { verify(finder.find(&newest).await?, Meter::default()).await };
+            let keys = setup::keys(self.config, Some(&name), None);
+            let work = async { verify(finder.find(&newest).await?, &keys, Meter::default()).await };
             let verified = tokio::select! {
                 verified = work => verified,
                 () = self.cancel.cancelled() => {

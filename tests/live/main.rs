@@ -26,5 +26,6 @@ mod s3;
 mod selection;
 mod sessions;
 mod sources;
+mod storages;
 mod stores;
 mod trouble;

@@ -97,6 +97,9 @@ pub struct RestoreArgs {
     /// Show the names of keys, which are masked otherwise
     #[arg(long, help_heading = SAFETY)]
     pub show_keys: bool,
+    /// Decrypt with the age identities or the passphrase in this file, instead of the configured ones
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    pub identity: Option<PathBuf>,
     /// The backup lies in this storage
     #[arg(long, value_name = "STORAGE", help_heading = "Source")]
     pub storage: Option<Name>,

@@ -31,7 +31,7 @@ use jiff::fmt::rfc2822;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::error::{Told, chain};
+use super::error::{Break, Told, chain, kind_of_break};
 use crate::config::{FileRef, S3Config, S3Credentials, SecretError};
 use crate::storage::{Error, Problem};
 
@@ -86,7 +86,7 @@ pub(super) async fn connect(config: &S3Config, store: &str) -> Result<Connection
                 .with_initial_backoff(BACKOFF.0)
                 .with_max_backoff(BACKOFF.1),
         )
-        .retry_classifier(TooManyRequests)
+        .retry_classifier(WorthAnother)
         // What is sent carries our own checksums, and what comes back is checked against our own digests.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -229,18 +229,30 @@ fn read_ca(file: &FileRef, store: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The library tries again after 500, 502, 503 and 504, and after AWS's own codes of throttling; other servers answer 429.
+/// What the library does not know of trying again. Its own rules are for AWS: other servers answer 429 to who asks too
+/// much; and no later attempt finds another certificate.
 #[derive(Debug)]
-struct TooManyRequests;
+struct WorthAnother;
 
-impl ClassifyRetry for TooManyRequests {
+impl ClassifyRetry for WorthAnother {
     fn name(&self) -> &'static str {
-        "TooManyRequests"
+        "WorthAnother"
     }
 
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        match context.response().map(|answer| answer.status().as_u16()) {
-            Some(429) => RetryAction::throttling_error(),
+        if let Some(answer) = context.response()
+            && answer.status().as_u16() == 429
+        {
+            return RetryAction::throttling_error();
+        }
+        let broken = match context.output_or_error() {
+            Some(Err(error)) => error.as_connector_error().map(|error| kind_of_break(error)),
+            _ => None,
+        };
+        match broken {
+            Some(Break::UnknownAuthority | Break::WrongName | Break::Expired) => {
+                RetryAction::RetryForbidden
+            }
             _ => RetryAction::NoActionIndicated,
         }
     }

@@ -174,7 +174,7 @@ fn errors<'e>(
     })
 }
 
-fn kind_of_break(error: &(dyn StdError + 'static)) -> Break {
+pub(super) fn kind_of_break(error: &(dyn StdError + 'static)) -> Break {
     let mut found = Break::Other;
     for error in errors(error) {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {

@@ -109,6 +109,7 @@ fn two_hosts_back_up_and_prune_at_once_and_nothing_that_is_listed_is_broken() {
 
 #[test]
 fn a_prune_that_slept_longer_than_its_lease_removes_nothing_more() {
+    // Where signatures are looked at, the program would follow the clock that the answers tell.
     let Some(weed) = weed::shared_open() else {
         return;
     };

@@ -12,15 +12,21 @@ use crate::support::weed::{self, Options, READER, SECRET, Weed};
 
 use super::{Offsite, listed, says, small};
 
-/// The program with this table for its storage, and these words in its error.
+/// The program with this table for its storage: these are the words in its error.
 #[track_caller]
-fn refused(server: &Server, table: &str, expected: &[&str]) {
+fn refused_once(server: &Server, table: &str, expected: &[&str]) -> Program {
     let program = Program::new(&format!(
         "{table}\n[[database]]\nname = \"web\"\nurl = \"{}\"\nstorage = [\"offsite\"]\n",
         server.url()
     ));
-    let ran = program.run(["backup", "now"]).expect(1);
-    says(&ran, expected);
+    says(&program.run(["backup", "now"]).expect(1), expected);
+    program
+}
+
+/// The same, as JSON and by `check`, too.
+#[track_caller]
+fn refused(server: &Server, table: &str, expected: &[&str]) {
+    let program = refused_once(server, table, expected);
     let json = program.json(["backup", "now"]).expect(1).json();
     assert!(json.to_string().contains("\"hint\":\""), "{json}");
     let checked = program.run(["check"]).expect(1);
@@ -141,7 +147,7 @@ fn a_certificate_that_does_not_fit_is_told() {
         &by_ca(&format!("https://{address}:{port}"), ours),
         &["is for another host name"],
     );
-    refused(
+    refused_once(
         &server,
         &by_ca(&format!("https://localhost:{}", weed.port()), ours),
         &["no TLS connection"],

@@ -37,6 +37,10 @@ pub enum Fault {
     Strip(&'static str),
     /// It is forwarded, and the answer's `Date` is this one.
     Dated(String),
+    /// It is forwarded, and in the answer's body texts are replaced by others of the same length.
+    Replace(Vec<(String, String)>),
+    /// Nothing: no later rule is for it.
+    Spare,
     /// It passes, at so many bytes a second in each direction.
     Slow(usize),
 }
@@ -273,6 +277,11 @@ async fn exchange(client: &mut TcpStream, rest: &mut Vec<u8>, shared: &Shared) -
             answered.head.truncate(answered.head.len() - 2);
             answered.head.push_str(&format!("Date: {date}\r\n\r\n"));
         }
+        Some(Fault::Replace(texts)) => {
+            for (from, to) in texts {
+                replace(&mut answered.body, from.as_bytes(), to.as_bytes());
+            }
+        }
         Some(Fault::Flip(byte)) => {
             if let Some(byte) = answered.body.get_mut(byte) {
                 *byte ^= 1;
@@ -479,6 +488,18 @@ impl Message {
             .collect();
         self.head = kept.join("\r\n");
         Some(value)
+    }
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len());
+    let mut at = 0;
+    while let Some(found) = bytes[at..]
+        .windows(from.len())
+        .position(|some| some == from)
+    {
+        at += found;
+        bytes[at..at + to.len()].copy_from_slice(to);
     }
 }
 

@@ -287,6 +287,16 @@ impl Weed {
         while !deadline.is_over() {
             if std::net::TcpStream::connect(("127.0.0.1", self.port())).is_ok()
                 && wait(client.head_bucket().bucket(&self.mark).send()).is_ok()
+                // Large enough for a volume: those may come later than the bucket.
+                && wait(
+                    client
+                        .put_object()
+                        .bucket(&self.mark)
+                        .key("ready")
+                        .body(vec![0; 64 << 10].into())
+                        .send(),
+                )
+                .is_ok()
             {
                 return true;
             }
