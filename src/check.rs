@@ -135,7 +135,19 @@ pub async fn server(job: &Job) -> Result<Server, Failure> {
             })
             .collect(),
         reasons: plan.reasons,
-        warnings: plan.warnings,
+        warnings: plan.warnings.into_iter().chain(unencrypted(job)).collect(),
+    })
+}
+
+/// That backups leave this host in a form that whoever keeps them can read.
+fn unencrypted(job: &Job) -> Option<String> {
+    let mut remote = job.storages.iter();
+    let remote = remote.find(|storage| storage.store.is_remote())?;
+    (!job.encryption.is_on()).then(|| {
+        format!(
+            "backups go to storage {} unencrypted: set `recipients`, or `passphrase_file` (docs/encryption.md)",
+            remote.name
+        )
     })
 }
 

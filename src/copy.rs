@@ -257,14 +257,25 @@ async fn transfer(
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<bool, Trouble> {
-    let stopped = || of_target(Failure::new(Kind::Interrupted, "stopped before it was done"));
+    let stopped = || {
+        of_target(Failure::new(
+            Kind::Interrupted,
+            "stopped before it was done",
+        ))
+    };
     let data = &from.manifest.data;
     let (source, target) = (from.place.store(), place.store());
     let read_key = from.place.key(&data.object).map_err(of_source)?;
     let key = place.key(&data.object).map_err(of_target)?;
     let opening = async {
         let reading = source.read(&read_key);
-        let reader = within(STALL, &source.describe(), format!("open {read_key}"), reading).await;
+        let reader = within(
+            STALL,
+            &source.describe(),
+            format!("open {read_key}"),
+            reading,
+        )
+        .await;
         let reader = reader.map_err(|error| gone_is_damaged(from, error))?;
         let begun = target.upload(&key);
         let upload = within(STALL, &target.describe(), format!("create {key}"), begun).await;
@@ -355,7 +366,10 @@ async fn pump(
         return Ok(());
     }
     let why = match bytes == data.bytes {
-        true => format!("its SHA-256 is {sha256}, and its manifest says {}", data.sha256),
+        true => format!(
+            "its SHA-256 is {sha256}, and its manifest says {}",
+            data.sha256
+        ),
         false => format!("it has {bytes} bytes, and its manifest says {}", data.bytes),
     };
     let place = from.place.describe();

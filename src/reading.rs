@@ -24,6 +24,17 @@ pub struct Whole {
     pub unpacked: Unpacked,
 }
 
+/// What an error of reading is about.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The backup, for people.
+    pub subject: String,
+    /// Whether it is a backup of a storage, and not a file that somebody brought.
+    pub stored: bool,
+    /// Whom it is encrypted to, where a manifest says so.
+    pub recipients: Vec<String>,
+}
+
 /// Why a backup could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<E> {
@@ -31,14 +42,10 @@ pub enum Error<E> {
     #[error(transparent)]
     Open(#[from] catalog::Error),
     /// Its bytes are not in order.
-    #[error("{subject} cannot be read back")]
+    #[error("{} cannot be read back", about.subject)]
     Read {
-        /// The backup, for people.
-        subject: String,
-        /// Whether it is a backup of a storage, and not a file that somebody brought.
-        stored: bool,
-        /// Whom it is encrypted to, where a manifest says so.
-        recipients: Vec<String>,
+        /// Of what.
+        about: Box<About>,
         /// What was found.
         error: inbound::Error<ScanError<E>>,
     },
@@ -97,10 +104,13 @@ fn failed<E>(subject: &Subject, error: inbound::Error<ScanError<E>>) -> Error<E>
         Subject::Stored(backup) => (true, backup.manifest.data.recipients.clone()),
         Subject::File(_) => (false, Vec::new()),
     };
-    Error::Read {
+    let about = About {
         subject: subject.describe(),
         stored,
         recipients,
+    };
+    Error::Read {
+        about: Box::new(about),
         error,
     }
 }
@@ -184,18 +194,18 @@ pub async fn digest_async(subject: Subject, meter: Meter) -> Result<(), Error<In
 
 impl<E: Into<Failure>> From<Error<E>> for Failure {
     fn from(error: Error<E>) -> Failure {
-        let (subject, stored, recipients, error) = match error {
+        let (about, error) = match error {
             Error::Open(error) => return error.into(),
             Error::Panicked => {
                 return Failure::new(Kind::Failed, "reading the backup was cut short");
             }
-            Error::Read {
-                subject,
-                stored,
-                recipients,
-                error,
-            } => (subject, stored, recipients, error),
+            Error::Read { about, error } => (*about, error),
         };
+        let About {
+            subject,
+            stored,
+            recipients,
+        } = about;
         let hint = match stored {
             true => "`rdbkeeper backup verify --all` tells which of the others are whole",
             false => {

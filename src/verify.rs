@@ -62,9 +62,8 @@ pub async fn verify(subject: Subject, keys: &Keys, meter: Meter) -> Result<Verif
     let verified = match prove(&subject, keys).await {
         Err(reading::Error::Read {
             error: inbound::Error::Key(KeyError::Missing { .. }),
-            stored: true,
-            ..
-        }) => compare_stored(subject.clone(), meter).await,
+            about,
+        }) if about.stored => compare_stored(subject.clone(), meter).await,
         // That the key does not fit is told when all has been read, for damage is the graver finding.
         Ok(())
         | Err(reading::Error::Read {

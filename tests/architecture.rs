@@ -140,6 +140,14 @@ fn the_library_of_aws_is_named_by_the_store_of_s3_alone() {
 }
 
 #[test]
+fn age_is_named_where_keys_are_read_and_archives_are_packed() {
+    let rooms = ["config/encryption.rs", "pipeline"];
+    for name in ["age_core", "age::x25519", "age::Encryptor", "age::scrypt"] {
+        only_in(name, &rooms);
+    }
+}
+
+#[test]
 fn the_format_knows_no_tokio_no_network_and_no_files() {
     for (path, text) in sources() {
         if room(&path) == "rdb" {

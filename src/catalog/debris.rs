@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::list::{MARKERS, PINNED, Place};
 use super::lease::Lease;
+use super::list::{MARKERS, PINNED, Place};
 use super::{BackupId, Error, MANIFEST, Manifest, lease};
 use crate::storage::{NamedStore, ObjectMeta, Problem, Unfinished};
 

@@ -9,9 +9,7 @@ use futures_util::stream::{self, StreamExt as _};
 use super::manifest::{LIMIT_BYTES, Read};
 use super::{BackupId, Error, MANIFEST, Manifest};
 use crate::retention::is_shrunk;
-use crate::storage::{
-    self, BroughtFile, NamedStore, ObjectKey, ObjectMeta, STALL, Store, within,
-};
+use crate::storage::{self, BroughtFile, NamedStore, ObjectKey, ObjectMeta, STALL, Store, within};
 
 /// The marker of a backup that is never pruned.
 pub const PINNED: &str = "pinned";

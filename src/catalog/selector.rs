@@ -260,9 +260,7 @@ impl Finder<'_> {
         match (newest, broken.map(|at| &listing.broken[at].id)) {
             // The newest is broken: to take an older one instead is a person's decision.
             (newest, Some(broken_id))
-                if newest
-                    .as_ref()
-                    .is_none_or(|id| may_be_older(id, broken_id)) =>
+                if newest.as_ref().is_none_or(|id| may_be_older(id, broken_id)) =>
             {
                 let broken = listing.broken.swap_remove(broken.unwrap_or_default());
                 Err(match newest {

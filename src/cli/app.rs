@@ -16,7 +16,9 @@ use super::context::App;
 use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
-use super::{backup, check, copy, man, mark, prune, restore, run as daemon, sessions, show, status};
+use super::{
+    backup, check, copy, man, mark, prune, restore, run as daemon, sessions, show, status,
+};
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;

@@ -158,9 +158,8 @@ async fn one(
     let shared = app.config.database(&database).is_ok_and(|of| of.shared);
     if !shared {
         if !held.contains_key(&database) {
-            let listing = app.stoppable(async {
-                Ok(list(std::slice::from_ref(to), Some(&database)).await?)
-            });
+            let listing =
+                app.stoppable(async { Ok(list(std::slice::from_ref(to), Some(&database)).await?) });
             held.insert(database.clone(), listing.await?);
         }
         if let Some(listing) = held.get(&database) {
@@ -176,7 +175,8 @@ async fn one(
     };
     let meter = Meter::default();
     let work = copy::copy(from, to, &meter, &app.cancel);
-    app.with_progress("copying", Unit::Bytes, &meter, work).await
+    app.with_progress("copying", Unit::Bytes, &meter, work)
+        .await
 }
 
 fn copied_text(app: &App, copied: &Copied) -> String {

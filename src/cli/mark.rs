@@ -17,7 +17,14 @@ pub(super) async fn pin(app: &App, args: MarkArgs) -> Result<u8, Failure> {
         markers::set(place, Marker::Pinned).await
     })
     .await?;
-    told(app, &done, code, "pinned", true, ["pinned", "was pinned already"])
+    told(
+        app,
+        &done,
+        code,
+        "pinned",
+        true,
+        ["pinned", "was pinned already"],
+    )
 }
 
 /// `backup unpin`.
@@ -26,7 +33,14 @@ pub(super) async fn unpin(app: &App, args: MarkArgs) -> Result<u8, Failure> {
         markers::clear(place, Marker::Pinned).await
     })
     .await?;
-    told(app, &done, code, "pinned", false, ["unpinned", "was not pinned"])
+    told(
+        app,
+        &done,
+        code,
+        "pinned",
+        false,
+        ["unpinned", "was not pinned"],
+    )
 }
 
 /// `backup accept`.

@@ -235,7 +235,7 @@ enum Stopped {
     Storage(storage::Error),
     Damaged(String),
     /// No key opens it; and the digest of what is stored.
-    Key(KeyError, Digester),
+    Key(KeyError, Box<Digester>),
     /// The consumer is gone.
     Closed,
 }
@@ -263,7 +263,7 @@ fn undo(
             Err(OpenError::Damaged(why)) => Err(Stopped::Damaged(why)),
             Err(OpenError::Key(error)) => {
                 let stored = input.drain()?;
-                return Err(Stopped::Key(error, stored));
+                return Err(Stopped::Key(error, Box::new(stored)));
             }
         },
         detected => pump(detected, &mut input, pieces, spare),

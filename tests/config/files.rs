@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rdbkeeper::config::{
-    Compression, Config, Environment, Keep, KeyRegex, LongTtl, Method, MissingTtl, NotifyOn,
-    NotifyStyle, SessionRule, SessionStore, StorageConfig,
+    Compression, Config, Encryption, Environment, Keep, KeyRegex, LongTtl, Method, MissingTtl,
+    NotifyOn, NotifyStyle, SessionRule, SessionStore, StorageConfig,
 };
 
 use super::{parse, urls, user};
@@ -42,7 +42,18 @@ fn every_file_in_config_parses() {
             if key.trim() == "tls" {
                 text = text.replace("\"redis://", "\"rediss://");
             }
-            let environment = user().with("REDIS_PASSWORD", "x");
+            // The keys of the age project's own tests.
+            let text = text.replace(
+                "age1…",
+                "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
+            );
+            let environment = user()
+                .with("REDIS_PASSWORD", "x")
+                .with("BACKUP_PASSPHRASE", "x")
+                .with(
+                    "BACKUP_KEY",
+                    "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33",
+                );
             if let Err(error) = Config::parse(&path, &text, &environment, &urls) {
                 panic!("{}: {line}: {}", path.display(), super::told(error));
             }
@@ -50,6 +61,24 @@ fn every_file_in_config_parses() {
         count += 1;
     }
     assert!(count >= 2);
+}
+
+#[test]
+fn a_database_encrypts_as_it_says_itself_and_else_as_the_defaults_say() {
+    let key = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let text = format!(
+        "[defaults]\nrecipients = [{key:?}]\nidentity_file = \"key\"\n\
+         [[database]]\nname = \"a\"\nurl = \"redis://a\"\n\
+         [[database]]\nname = \"b\"\nurl = \"redis://b\"\nrecipients = []\n\
+         [[database]]\nname = \"c\"\nurl = \"redis://c\"\npassphrase = \"x\"\n"
+    );
+    let config = parse(&text).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| config.database(name).unwrap());
+    assert_eq!(a.encryption.recipients(), [key]);
+    assert!(a.encryption.is_on() && !b.encryption.is_on());
+    assert!(matches!(c.encryption, Encryption::Passphrase(_)));
+    // What was encrypted before is still to be read.
+    assert!(a.identity.is_some() && b.identity == a.identity && c.identity == a.identity);
 }
 
 #[test]

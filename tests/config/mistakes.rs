@@ -4,6 +4,9 @@ use rdbkeeper::config::{Config, ConfigError};
 
 use super::{parse, refused, urls, user};
 
+/// The key of the age project's own tests.
+const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
 /// The mistakes as `line:column`.
 fn places(text: &str) -> Vec<(usize, usize)> {
     match parse(text) {
@@ -231,7 +234,44 @@ fn each_mistake_says_what_would_be_right() {
         ),
         (
             &database("recipients = [\"age1x\"]"),
-            "`recipients` in [[database]] is not supported by this version",
+            "`recipients`: this is no age public key: one begins with age1",
+        ),
+        (
+            &database("recipients = [\"AGE-SECRET-KEY-1HUNTER2\"]"),
+            "`recipients`: this is a secret key, which is not shown here",
+        ),
+        (
+            &database("recipients = [\"ssh-ed25519 AAAA me\"]"),
+            "keys of SSH are not supported",
+        ),
+        (
+            &database("recipients = [\"age1yubikey1qq\"]"),
+            "keys of age plugins are not supported",
+        ),
+        (&database("recipients = \"age1x\""), "an array of strings"),
+        (
+            &database(&format!("recipients = [{RECIPIENT:?}, {RECIPIENT:?}]")),
+            "names age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa twice",
+        ),
+        (
+            &database(&format!("recipients = [{RECIPIENT:?}]\npassphrase = \"x\"")),
+            "`recipients` and a passphrase exclude each other",
+        ),
+        (
+            &database("passphrase = \"x\"\npassphrase_file = \"y\""),
+            "`passphrase` and `passphrase_file` exclude each other",
+        ),
+        (
+            &database("identity = \"x\"\nidentity_file = \"y\""),
+            "`identity` and `identity_file` exclude each other",
+        ),
+        (
+            &database("identity = \"hunter2\""),
+            "`identity`: line 1 is no age identity",
+        ),
+        (
+            &database(&format!("identity = {RECIPIENT:?}")),
+            "`identity`: line 1 is a public key",
         ),
         (
             &database("keep = { last = 0, within = \"0s\" }"),

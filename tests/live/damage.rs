@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cmd;
+use crate::support::age::Key;
 use crate::support::data::{Random, sessions};
 use crate::support::program::Program;
 use crate::support::servers::{Server, usual};
@@ -51,9 +52,20 @@ fn damage_to_any_object_is_found_by_verify_and_by_restore_and_the_target_stays_u
     server.client().run_all(sessions(300));
     let target = Server::start(usual());
     target.client().run(cmd!["SET", "mine", "untouched"]);
-    for compression in ["zstd:3", "gzip:6", "none"] {
+    let key = Key::new();
+    let encrypted = format!(
+        "recipients = [{:?}]\nidentity = {:?}",
+        key.public, key.secret
+    );
+    for (compression, encryption) in [
+        ("zstd:3", ""),
+        ("gzip:6", ""),
+        ("none", ""),
+        ("zstd:3", &encrypted),
+        ("none", &encrypted),
+    ] {
         let program = Program::new(&format!(
-            "[[database]]\nname = \"web\"\nurl = \"{}\"\ncompression = \"{compression}\"\n",
+            "[[database]]\nname = \"web\"\nurl = \"{}\"\ncompression = \"{compression}\"\n{encryption}\n",
             server.url()
         ));
         let (folder, other) = archive(&program, &server);

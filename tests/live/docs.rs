@@ -276,11 +276,12 @@ impl Drop for Machine {
     }
 }
 
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "README.md",
     "docs/restore.md",
     "docs/configuration.md",
     "docs/sessions.md",
+    "docs/encryption.md",
 ];
 
 #[test]

@@ -15,6 +15,7 @@ mod crash;
 mod daemon;
 mod damage;
 mod docs;
+mod encryption;
 mod harness;
 mod health;
 mod hooks;

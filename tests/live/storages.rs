@@ -49,7 +49,10 @@ fn bring_back(program: &Program, name: &str) {
 }
 
 fn id_of(document: &Value) -> String {
-    document["id"].as_str().unwrap_or_else(|| panic!("{document}")).to_owned()
+    document["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{document}"))
+        .to_owned()
 }
 
 /// The documents of a list that are whole backups.
@@ -59,7 +62,12 @@ fn listed(program: &Program) -> Vec<Value> {
 }
 
 fn object(program: &Program, storage: &str, id: &str, name: &str) -> PathBuf {
-    program.folder().join(storage).join("web").join(id).join(name)
+    program
+        .folder()
+        .join(storage)
+        .join("web")
+        .join(id)
+        .join(name)
 }
 
 #[test]
@@ -69,7 +77,11 @@ fn what_one_storage_missed_is_seen_and_a_copy_cures_it() {
     let program = program(&server, "[\"disk\", \"second\"]", "");
     take_away(&program, "second");
     let ran = program.run(["backup", "now"]).expect(1);
-    assert!(ran.stderr.contains("storage second does not have it"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("storage second does not have it"),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("kept as"), "{}", ran.stderr);
     let hint = ran.stderr.lines().last().unwrap().to_owned();
     bring_back(&program, "second");
@@ -79,27 +91,44 @@ fn what_one_storage_missed_is_seen_and_a_copy_cures_it() {
     let document = listed(&program).remove(0);
     assert_eq!(document["lacks"], serde_json::json!(["second"]));
     let id = id_of(&document);
-    assert_eq!(program.json(["backup", "show", &id]).expect(0).json()["lacks"], document["lacks"]);
+    assert_eq!(
+        program.json(["backup", "show", &id]).expect(0).json()["lacks"],
+        document["lacks"]
+    );
     // The command that the failure's hint names is the one that does it.
     let command = hint.split('`').nth_back(1).unwrap();
     assert_eq!(command, format!("rdbkeeper backup copy {id} --to second"));
     let arguments: Vec<&str> = command.split(' ').skip(1).collect();
     let copied = program.json(&arguments).expect(0).json();
     assert_eq!(copied[0]["id"], id.as_str());
-    assert_eq!((&copied[0]["from"], &copied[0]["to"]), (&"disk".into(), &"second".into()));
+    assert_eq!(
+        (&copied[0]["from"], &copied[0]["to"]),
+        (&"disk".into(), &"second".into())
+    );
     assert_eq!(copied[0]["copied"], true);
     for name in ["manifest.json", "dump.rdb.zst"] {
         let read = |storage: &str| fs::read(object(&program, storage, &id, name)).unwrap();
         assert!(read("archive") == read("second"), "{name} differs");
     }
-    assert!(!program.run(["backup", "list"]).expect(0).stdout.contains("lacks"));
+    assert!(
+        !program
+            .run(["backup", "list"])
+            .expect(0)
+            .stdout
+            .contains("lacks")
+    );
     program.run(["backup", "verify", "--all"]).expect(0);
     // Once more changes nothing, and is fine.
-    assert_eq!(program.json(&arguments).expect(0).json()[0]["copied"], false);
+    assert_eq!(
+        program.json(&arguments).expect(0).json()[0]["copied"],
+        false
+    );
     // With the first storage gone it comes back from the copy.
     take_away(&program, "archive");
     let target = Server::start(usual());
-    program.run(["restore", &id, "--to", &target.url()]).expect(0);
+    program
+        .run(["restore", &id, "--to", &target.url()])
+        .expect(0);
     assert_same(&mut server.client(), &mut target.client(), "the copy");
 }
 
@@ -110,26 +139,46 @@ fn everything_that_a_storage_lacks_is_copied_with_its_marks() {
     let program = program(&server, "[\"disk\", \"second\"]", "");
     let mut ids = Vec::new();
     for _ in 0..3 {
-        ids.push(id_of(&program.json(["backup", "now", "--storage", "disk"]).expect(0).json()[0]));
+        ids.push(id_of(
+            &program
+                .json(["backup", "now", "--storage", "disk"])
+                .expect(0)
+                .json()[0],
+        ));
     }
     program.run(["backup", "pin", &ids[0]]).expect(0);
-    program.run(["backup", "copy", &ids[1], "--to", "third"]).expect(0);
-    let copied = program.json(["backup", "copy", "--all", "--to", "third"]).expect(0).json();
+    program
+        .run(["backup", "copy", &ids[1], "--to", "third"])
+        .expect(0);
+    let copied = program
+        .json(["backup", "copy", "--all", "--to", "third"])
+        .expect(0)
+        .json();
     let copied: Vec<String> = copied.as_array().unwrap().iter().map(id_of).collect();
     assert_eq!(copied, [ids[0].clone(), ids[2].clone()]);
-    let in_third: Vec<Value> =
-        listed(&program).into_iter().filter(|b| b["storage"] == "third").collect();
+    let in_third: Vec<Value> = listed(&program)
+        .into_iter()
+        .filter(|b| b["storage"] == "third")
+        .collect();
     assert_eq!(in_third.iter().map(id_of).collect::<Vec<_>>(), ids);
     assert_eq!(in_third[0]["pinned"], true);
     assert_eq!(in_third[1]["pinned"], false);
-    let none = program.json(["backup", "copy", "--all", "web", "--to", "third"]).expect(0);
+    let none = program
+        .json(["backup", "copy", "--all", "web", "--to", "third"])
+        .expect(0);
     assert_eq!(none.json(), serde_json::json!([]));
     // From a folder by its path, too.
     let folder = program.archive().join("web").join(&ids[1]);
-    program.run(["backup", "copy", folder.to_str().unwrap(), "--to", "second"]).expect(0);
-    program.run(["backup", "verify", &ids[1], "--storage", "second"]).expect(0);
+    program
+        .run(["backup", "copy", folder.to_str().unwrap(), "--to", "second"])
+        .expect(0);
+    program
+        .run(["backup", "verify", &ids[1], "--storage", "second"])
+        .expect(0);
     program.run(["backup", "copy", "--to", "second"]).expect(2);
-    program.run(["backup", "copy", &ids[1], "--to", "nowhere"]).expect(2);
+    program
+        .run(["backup", "copy", &ids[1], "--to", "nowhere"])
+        .expect(2);
 }
 
 #[test]
@@ -147,19 +196,29 @@ fn a_copy_is_never_made_of_what_is_damaged_nor_over_what_is_there() {
     };
     // The nearest is damaged: the other one is copied.
     flip(&data("archive"));
-    let ran = program.json(["backup", "copy", &id, "--to", "third"]).expect(0);
+    let ran = program
+        .json(["backup", "copy", &id, "--to", "third"])
+        .expect(0);
     assert_eq!(ran.json()[0]["from"], "second");
-    program.run(["backup", "verify", &id, "--storage", "third"]).expect(0);
-    program.run(["backup", "delete", &id, "--storage", "third", "--yes"]).expect(0);
+    program
+        .run(["backup", "verify", &id, "--storage", "third"])
+        .expect(0);
+    program
+        .run(["backup", "delete", &id, "--storage", "third", "--yes"])
+        .expect(0);
     // Both are: nothing comes.
     flip(&data("second"));
-    let ran = program.run(["backup", "copy", &id, "--to", "third"]).expect(3);
+    let ran = program
+        .run(["backup", "copy", &id, "--to", "third"])
+        .expect(3);
     assert!(ran.stderr.contains("SHA-256"), "{}", ran.stderr);
     assert_eq!(files_below(&program.folder().join("third")).len(), 0);
     // Something else is there under the ID.
     flip(&data("second"));
     fs::write(data("archive"), b"short").unwrap();
-    let ran = program.run(["backup", "copy", &id, "--to", "disk"]).expect(5);
+    let ran = program
+        .run(["backup", "copy", &id, "--to", "disk"])
+        .expect(5);
     assert!(ran.stderr.contains("backup delete"), "{}", ran.stderr);
     assert_eq!(fs::read(data("archive")).unwrap(), b"short");
 }
@@ -169,7 +228,12 @@ fn another_hosts_backups_are_not_mixed_by_a_copy() {
     let server = Server::start(usual());
     server.client().run_all(sessions(20));
     let program = program(&server, "[\"disk\", \"second\"]", "");
-    let id = id_of(&program.json(["backup", "now", "--storage", "disk"]).expect(0).json()[0]);
+    let id = id_of(
+        &program
+            .json(["backup", "now", "--storage", "disk"])
+            .expect(0)
+            .json()[0],
+    );
     // A backup of the same name by another host lies in the target.
     let there = program.folder().join("second/web/20200101T000000Z-abcdef");
     fs::create_dir_all(&there).unwrap();
@@ -178,11 +242,24 @@ fn another_hosts_backups_are_not_mixed_by_a_copy() {
     foreign.host = "elsewhere".to_owned();
     foreign.id = "20200101T000000Z-abcdef".parse().unwrap();
     fs::write(there.join("manifest.json"), foreign.to_bytes().unwrap()).unwrap();
-    fs::copy(object(&program, "archive", &id, "dump.rdb.zst"), there.join("dump.rdb.zst")).unwrap();
-    let ran = program.run(["backup", "copy", &id, "--to", "second"]).expect(5);
+    fs::copy(
+        object(&program, "archive", &id, "dump.rdb.zst"),
+        there.join("dump.rdb.zst"),
+    )
+    .unwrap();
+    let ran = program
+        .run(["backup", "copy", &id, "--to", "second"])
+        .expect(5);
     assert!(ran.stderr.contains("elsewhere"), "{}", ran.stderr);
-    program.configure(&tables(&program, &server, "[\"disk\", \"second\"]", "shared = true"));
-    program.run(["backup", "copy", &id, "--to", "second"]).expect(0);
+    program.configure(&tables(
+        &program,
+        &server,
+        "[\"disk\", \"second\"]",
+        "shared = true",
+    ));
+    program
+        .run(["backup", "copy", &id, "--to", "second"])
+        .expect(0);
 }
 
 #[test]
@@ -190,10 +267,25 @@ fn a_copy_that_is_killed_is_not_listed_and_is_made_again() {
     let server = Server::start(usual());
     server.client().run_all(sessions(200));
     let program = program(&server, "[\"disk\", \"second\"]", "");
-    let id = id_of(&program.json(["backup", "now", "--storage", "disk"]).expect(0).json()[0]);
+    let id = id_of(
+        &program
+            .json(["backup", "now", "--storage", "disk"])
+            .expect(0)
+            .json()[0],
+    );
     let copy = ["backup", "copy", &id, "--to", "second"];
-    let in_second = || listed(&program).iter().filter(|b| b["storage"] == "second").count();
-    for stage in ["copy-part", "before-data", "before-manifest", "after-manifest"] {
+    let in_second = || {
+        listed(&program)
+            .iter()
+            .filter(|b| b["storage"] == "second")
+            .count()
+    };
+    for stage in [
+        "copy-part",
+        "before-data",
+        "before-manifest",
+        "after-manifest",
+    ] {
         let stopped = program.folder().join("stopped");
         let child = program
             .command(copy)
@@ -205,7 +297,11 @@ fn a_copy_that_is_killed_is_not_listed_and_is_made_again() {
         signal(&child, rustix::process::Signal::KILL);
         finish(child);
         fs::remove_file(&stopped).unwrap();
-        assert_eq!(in_second(), usize::from(stage == "after-manifest"), "{stage}");
+        assert_eq!(
+            in_second(),
+            usize::from(stage == "after-manifest"),
+            "{stage}"
+        );
         if stage == "before-manifest" {
             // It looks as if somebody were at work there, for a while.
             program.run(copy).expect(6);
@@ -232,7 +328,9 @@ fn a_restore_takes_the_nearest_copy_that_is_whole() {
     assert_eq!(shown(&id)["storage"], "third");
     let restored = |what: &str| {
         let target = Server::start(usual());
-        let ran = program.run(["restore", "web", "--to", &target.url()]).expect(0);
+        let ran = program
+            .run(["restore", "web", "--to", &target.url()])
+            .expect(0);
         assert_same(&mut server.client(), &mut target.client(), what);
         ran
     };
@@ -243,20 +341,35 @@ fn a_restore_takes_the_nearest_copy_that_is_whole() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert!(restored("damaged").stderr.contains("another copy is taken"));
-    program.run(["restore", "web", "--to-file", "out.rdb"]).expect(0);
+    program
+        .run(["restore", "web", "--to-file", "out.rdb"])
+        .expect(0);
     // With `--storage` that one alone is meant.
     program
-        .run(["restore", "web", "--to-file", "other.rdb", "--storage", "third"])
+        .run([
+            "restore",
+            "web",
+            "--to-file",
+            "other.rdb",
+            "--storage",
+            "third",
+        ])
         .expect(3);
     assert!(!program.folder().join("other.rdb").exists());
     // A verification marks it, and it is passed over from then on.
-    program.run(["backup", "verify", &id, "--storage", "third"]).expect(3);
+    program
+        .run(["backup", "verify", &id, "--storage", "third"])
+        .expect(3);
     assert_eq!(shown("web")["storage"], "second");
     // The second lacks its data, the third is away.
     fs::remove_file(object(&program, "second", &id, "dump.rdb.zst")).unwrap();
     assert!(restored("data is missing").stderr.contains("passed over"));
     take_away(&program, "third");
-    assert!(restored("a storage is away").stderr.contains("storage third is passed over"));
+    assert!(
+        restored("a storage is away")
+            .stderr
+            .contains("storage third is passed over")
+    );
 }
 
 #[test]
@@ -267,13 +380,25 @@ fn with_one_storage_away_the_others_do_their_part_and_the_exit_code_says_so() {
     let program = program(&server, "[\"disk\", \"second\"]", keep);
     let id = id_of(&program.json(["backup", "now"]).expect(0).json()[0]);
     take_away(&program, "second");
-    assert!(program.run(["backup", "list"]).expect(1).stdout.contains(&id));
+    assert!(
+        program
+            .run(["backup", "list"])
+            .expect(1)
+            .stdout
+            .contains(&id)
+    );
     program.run(["backup", "verify"]).expect(1);
     program.run(["backup", "show", &id]).expect(0);
     let ran = program.run(["backup", "pin", &id]).expect(1);
     assert!(ran.stdout.contains("pinned"), "{}", ran.stdout);
-    assert!(ran.stderr.contains("storage second does not answer"), "{}", ran.stderr);
-    program.run(["backup", "unpin", &id, "--storage", "disk"]).expect(0);
+    assert!(
+        ran.stderr.contains("storage second does not answer"),
+        "{}",
+        ran.stderr
+    );
+    program
+        .run(["backup", "unpin", &id, "--storage", "disk"])
+        .expect(0);
     program.run(["backup", "now"]).expect(1);
     program.run(["backup", "prune"]).expect(1);
     assert_eq!(program.run(["status"]).code, Some(1));
@@ -294,7 +419,10 @@ fn what_a_storages_own_policy_would_not_keep_is_not_lacking_there() {
     }
     let list = listed(&program);
     assert_eq!(list.len(), 4, "{list:?}");
-    assert!(list.iter().all(|backup| backup.get("lacks").is_none()), "{list:?}");
+    assert!(
+        list.iter().all(|backup| backup.get("lacks").is_none()),
+        "{list:?}"
+    );
 }
 
 #[test]
@@ -306,7 +434,10 @@ fn a_full_and_a_read_only_storage_fail_the_run_and_keep_nobody_from_having_it() 
     client.run(cmd!["SETRANGE", "large", 3_000_000, "x"]);
     let storages = "[\"second\", \"third\", \"disk\"]";
     let program = program(&server, storages, "compression = \"none\"");
-    let (second, third) = (program.folder().join("second"), program.folder().join("third"));
+    let (second, third) = (
+        program.folder().join("second"),
+        program.folder().join("third"),
+    );
     let mount = |options: &str, at: &Path| {
         fs::create_dir_all(at).unwrap();
         let mut command = Command::new("mount");
@@ -315,7 +446,9 @@ fn a_full_and_a_read_only_storage_fail_the_run_and_keep_nobody_from_having_it() 
     };
     if !mount("size=1024k", &second) || !mount("size=1024k,ro", &third) {
         let _ = Command::new("umount").arg("-l").arg(&second).output();
-        eprintln!("live tests: no small disk can be mounted here: a full storage among others is not tested");
+        eprintln!(
+            "live tests: no small disk can be mounted here: a full storage among others is not tested"
+        );
         return;
     }
     let ran = program.run(["backup", "now"]);
@@ -327,7 +460,11 @@ fn a_full_and_a_read_only_storage_fail_the_run_and_keep_nobody_from_having_it() 
     for name in ["second", "third"] {
         let told = format!("storage {name} does not have it");
         assert!(ran.stderr.contains(&told), "{}", ran.stderr);
-        assert!(ran.stderr.contains(&format!("--to {name}`")), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(&format!("--to {name}`")),
+            "{}",
+            ran.stderr
+        );
     }
     let list = list.json();
     assert_eq!(list[0]["storage"], "disk");
@@ -339,7 +476,12 @@ fn a_copy_that_is_stopped_leaves_nothing() {
     let server = Server::start(usual());
     server.client().run_all(sessions(200));
     let program = program(&server, "[\"disk\", \"second\"]", "");
-    let id = id_of(&program.json(["backup", "now", "--storage", "disk"]).expect(0).json()[0]);
+    let id = id_of(
+        &program
+            .json(["backup", "now", "--storage", "disk"])
+            .expect(0)
+            .json()[0],
+    );
     let paused = program.folder().join("paused");
     let child = program
         .command(["backup", "copy", &id, "--to", "second"])
@@ -347,7 +489,9 @@ fn a_copy_that_is_stopped_leaves_nothing() {
         .env("RDBKEEPER_STOPPED", &paused)
         .spawn()
         .unwrap();
-    poll::until("the copy to be on its way", || paused.exists().then_some(()));
+    poll::until("the copy to be on its way", || {
+        paused.exists().then_some(())
+    });
     signal(&child, rustix::process::Signal::TERM);
     signal(&child, rustix::process::Signal::CONT);
     let ran = finish(child);

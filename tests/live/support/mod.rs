@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test module takes what it needs")]
 
+pub mod age;
 pub mod backup;
 pub mod client;
 pub mod compare;
