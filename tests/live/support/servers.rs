@@ -85,7 +85,7 @@ impl Kind {
 }
 
 /// Where `tests/servers/fetch.sh` puts what it brings.
-pub fn folder() -> Option<PathBuf> {
+pub fn test_folder() -> Option<PathBuf> {
     std::env::var_os("RDBKEEPER_TEST_SERVERS").map_or_else(
         || {
             std::env::var_os("XDG_CACHE_HOME")

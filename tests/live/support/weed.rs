@@ -16,7 +16,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::poll::{Deadline, PATIENCE};
-use super::servers::{announce, folder};
+use super::servers::{announce, test_folder};
 use super::tls::Certificates;
 
 /// The access key of who may do everything.
@@ -92,7 +92,7 @@ struct Running {
 pub fn program() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let program = folder()?.join("seaweedfs/bin/weed");
+        let program = test_folder()?.join("seaweedfs/bin/weed");
         program.exists().then_some(program)
     });
     if found.is_none() {
