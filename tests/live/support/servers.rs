@@ -107,7 +107,7 @@ pub fn available() -> &'static [Kind] {
                 Some(((*family).to_owned(), in_path(&format!("{family}-server"))?))
             })
             .collect();
-        for entry in folder()
+        for entry in test_folder()
             .iter()
             .filter_map(|folder| std::fs::read_dir(folder).ok())
             .flatten()
