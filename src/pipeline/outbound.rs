@@ -207,6 +207,7 @@ fn collect(
         digest: Digester::default(),
         part: Vec::new(),
         part_bytes,
+        pool: Pool::default(),
         channel: parts,
     };
     let mut header = None;
@@ -233,11 +234,52 @@ fn collect(
     })
 }
 
+/// The memory of parts that were sent, for those to come: the allocator would keep a hole for each that was given back
+/// and take more from the system all the same.
+#[derive(Clone, Default)]
+struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_default()
+    }
+
+    /// A part whose memory comes back when nobody holds it any more.
+    fn lend(&self, part: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent {
+            part,
+            pool: self.clone(),
+        })
+    }
+}
+
+struct Lent {
+    part: Vec<u8>,
+    pool: Pool,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.part
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut part = std::mem::take(&mut self.part);
+        part.clear();
+        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(part);
+    }
+}
+
 /// What is stored, digested and cut into parts.
 struct Parts<'c> {
     digest: Digester,
     part: Vec<u8>,
     part_bytes: usize,
+    pool: Pool,
     channel: &'c tokio::sync::mpsc::Sender<Bytes>,
 }
 
@@ -249,7 +291,7 @@ impl Parts<'_> {
         }
         let part = std::mem::take(&mut self.part);
         self.channel
-            .blocking_send(part.into())
+            .blocking_send(self.pool.lend(part))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -260,6 +302,7 @@ impl Write for Parts<'_> {
         let mut rest = data;
         while !rest.is_empty() {
             if self.part.capacity() == 0 {
+                self.part = self.pool.take();
                 self.part.reserve_exact(self.part_bytes);
             }
             let room = self.part_bytes - self.part.len();

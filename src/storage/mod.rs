@@ -28,10 +28,9 @@ pub use local::{BroughtFile, LocalStore};
 pub use memory::MemoryStore;
 pub use s3::{Patience, S3Store};
 
-/// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter).
-///
-/// It is above the 5 MiB that S3 asks of every part but the last.
-pub const PART_BYTES: usize = 8 << 20;
+/// How many bytes a caller gathers before it hands a part to [`Upload::part`] (the last may be shorter). Small, because
+/// several are in memory on their way to each store; a store that wants larger ones gathers them itself.
+pub const PART_BYTES: usize = 1 << 20;
 
 /// How long one step in a store may take (a part, an object's appearing, a listing) before the store counts as away:
 /// one that hangs must not hold up the others for ever. Parts are a few mebibytes.

@@ -15,7 +15,7 @@ use rdbkeeper::storage::{Error, LocalStore, MemoryStore, ObjectKey, Store, get};
 use crate::support::weed::{self, Bucket};
 
 /// The size of a part that fills a part of S3's.
-const PART: usize = rdbkeeper::storage::PART_BYTES;
+const PART: usize = 8 << 20;
 
 /// Tries a promise on every store that can be had here, each empty.
 fn each(promise: impl AsyncFn(&str, &dyn Store)) {
