@@ -7,6 +7,8 @@ use std::io::{self, BufReader, Read, Write as _};
 
 pub use crate::config::Compression;
 
+use super::pool::Pool;
+
 /// The largest window that a foreign zstd file may ask for: 128 MiB, as the `zstd` tool itself allows.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -43,19 +45,30 @@ impl BlockCompressor {
         })
     }
 
-    /// Makes a frame of a block.
-    pub(super) fn compress(&mut self, block: Vec<u8>) -> io::Result<Vec<u8>> {
-        match self {
-            BlockCompressor::None => Ok(block),
-            BlockCompressor::Zstd(compressor) => compressor.compress(&block),
-            BlockCompressor::Gzip(level) => {
-                let out = Vec::with_capacity(block.len() / 2);
-                let mut encoder = flate2::GzBuilder::new().write(out, *level);
-                encoder.write_all(&block)?;
-                encoder.finish()
+    /// Makes a frame of a block, in memory from the pool, which gets the block's.
+    pub(super) fn compress(&mut self, block: Vec<u8>, pool: &Pool) -> io::Result<Vec<u8>> {
+        let frame = match self {
+            BlockCompressor::None => return Ok(block),
+            BlockCompressor::Zstd(compressor) => {
+                let mut frame = pool.take();
+                frame.reserve(frame_room(block.len()));
+                compressor.compress_to_buffer(&block, &mut frame)?;
+                frame
             }
-        }
+            BlockCompressor::Gzip(level) => {
+                let mut encoder = flate2::GzBuilder::new().write(pool.take(), *level);
+                encoder.write_all(&block)?;
+                encoder.finish()?
+            }
+        };
+        pool.give(block);
+        Ok(frame)
     }
+}
+
+/// The most bytes that the frame of a block may take.
+pub(super) fn frame_room(block_bytes: usize) -> usize {
+    zstd::zstd_safe::compress_bound(block_bytes)
 }
 
 /// What the first bytes of a file say it is. Nothing else than these is compressed here.
@@ -109,8 +122,10 @@ mod tests {
     fn joined_frames_read_as_one_stream() {
         for compression in [Compression::Zstd(3), Compression::Gzip(6)] {
             let mut compressor = BlockCompressor::new(compression).unwrap();
-            let mut file = compressor.compress(b"one ".to_vec()).unwrap();
-            file.extend(compressor.compress(b"two".to_vec()).unwrap());
+            let mut file = compressor
+                .compress(b"one ".to_vec(), &Pool::new(0))
+                .unwrap();
+            file.extend(compressor.compress(b"two".to_vec(), &Pool::new(0)).unwrap());
             let mut plain = String::new();
             decompressor(detect(&file), &file[..])
                 .unwrap()
@@ -124,7 +139,9 @@ mod tests {
     fn a_frame_that_is_cut_is_an_error() {
         for compression in [Compression::Zstd(3), Compression::Gzip(6)] {
             let mut compressor = BlockCompressor::new(compression).unwrap();
-            let file = compressor.compress(vec![7; 100_000]).unwrap();
+            let file = compressor
+                .compress(vec![7; 100_000], &Pool::new(0))
+                .unwrap();
             for cut in 4..file.len() {
                 let cut = &file[..cut];
                 let mut plain = Vec::new();

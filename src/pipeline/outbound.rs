@@ -17,7 +17,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Digester;
-use super::compression::{BlockCompressor, Compression};
+use super::compression::{BlockCompressor, Compression, frame_room};
+use super::pool::Pool;
 use super::seal::{Seal, Sink};
 
 /// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
@@ -86,6 +87,7 @@ struct Job {
 pub struct Packer {
     digest: Digester,
     block: Vec<u8>,
+    pool: Pool,
     jobs: SyncSender<Job>,
     order: SyncSender<Receiver<Block>>,
     collector: JoinHandle<Result<Collected, Error>>,
@@ -111,9 +113,12 @@ impl Packer {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (order, ordered) = sync_channel::<Receiver<Block>>(threads + 1);
         let todo = Arc::new(Mutex::new(todo));
+        // A frame may be a little longer than its block.
+        let pool = Pool::new(frame_room(BLOCK_BYTES));
         for _ in 0..threads {
             let mut compressor = BlockCompressor::new(compression).map_err(Error::Compress)?;
             let todo = Arc::clone(&todo);
+            let pool = pool.clone();
             Builder::new()
                 .name("compress".to_owned())
                 .spawn(move || {
@@ -121,18 +126,20 @@ impl Packer {
                         let job = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(job) = job else { return };
                         // A collector that is gone has given up on the archive.
-                        let _ = job.done.send(compressor.compress(job.block));
+                        let _ = job.done.send(compressor.compress(job.block, &pool));
                     }
                 })
                 .map_err(Error::Compress)?;
         }
+        let frames = pool.clone();
         let collector = Builder::new()
             .name("collect".to_owned())
-            .spawn(move || collect(&ordered, seal, part_bytes, &parts))
+            .spawn(move || collect(&ordered, &frames, seal, part_bytes, &parts))
             .map_err(Error::Compress)?;
         Ok(Packer {
             digest: Digester::default(),
-            block: Vec::with_capacity(BLOCK_BYTES),
+            block: pool.take(),
+            pool,
             jobs,
             order,
             collector,
@@ -147,7 +154,7 @@ impl Packer {
             self.block.extend_from_slice(now);
             data = later;
             if self.block.len() == BLOCK_BYTES {
-                let full = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
+                let full = std::mem::replace(&mut self.block, self.pool.take());
                 self.hand_out(full)?;
             }
         }
@@ -197,6 +204,7 @@ impl Packer {
 
 fn collect(
     ordered: &Receiver<Receiver<Block>>,
+    frames: &Pool,
     seal: Option<Seal>,
     part_bytes: usize,
     parts: &tokio::sync::mpsc::Sender<Bytes>,
@@ -207,7 +215,7 @@ fn collect(
         digest: Digester::default(),
         part: Vec::new(),
         part_bytes,
-        pool: Pool::default(),
+        pool: Pool::new(part_bytes),
         channel: parts,
     };
     let mut header = None;
@@ -225,6 +233,7 @@ fn collect(
             Err(_) => return Err(Error::Closed),
         };
         sink.write_all(&frame).map_err(closed)?;
+        frames.give(frame);
     }
     let mut parts = sink.finish().map_err(closed)?;
     parts.send_rest().map_err(closed)?;
@@ -232,46 +241,6 @@ fn collect(
         digest: parts.digest,
         header,
     })
-}
-
-/// The memory of parts that were sent, for those to come: the allocator would keep a hole for each that was given back
-/// and take more from the system all the same.
-#[derive(Clone, Default)]
-struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Pool {
-    fn take(&self) -> Vec<u8> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.pop().unwrap_or_default()
-    }
-
-    /// A part whose memory comes back when nobody holds it any more.
-    fn lend(&self, part: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent {
-            part,
-            pool: self.clone(),
-        })
-    }
-}
-
-struct Lent {
-    part: Vec<u8>,
-    pool: Pool,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.part
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let mut part = std::mem::take(&mut self.part);
-        part.clear();
-        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(part);
-    }
 }
 
 /// What is stored, digested and cut into parts.
@@ -303,7 +272,6 @@ impl Write for Parts<'_> {
         while !rest.is_empty() {
             if self.part.capacity() == 0 {
                 self.part = self.pool.take();
-                self.part.reserve_exact(self.part_bytes);
             }
             let room = self.part_bytes - self.part.len();
             let (now, later) = rest.split_at(room.min(rest.len()));

@@ -8,13 +8,13 @@ const MIB: u64 = 1 << 20;
 
 /// The last part of a stretch, and the size of each part in it.
 const STRETCHES: [(u32, u64); 7] = [
-    (2_000, 8 * MIB),
-    (5_000, 16 * MIB),
-    (6_000, 32 * MIB),
-    (7_000, 128 * MIB),
-    (8_000, 512 * MIB),
-    (9_000, 1024 * MIB),
-    (MOST, 4096 * MIB),
+    (2_000, 5 * MIB),
+    (5_000, 8 * MIB),
+    (6_500, 16 * MIB),
+    (7_200, 32 * MIB),
+    (8_000, 128 * MIB),
+    (9_000, 768 * MIB),
+    (MOST, 4608 * MIB),
 ];
 
 /// The size of a part by its number, from 1; `None` where no more are taken.
@@ -36,7 +36,7 @@ mod tests {
         assert!(total(MOST) >= 5 << 40, "{}", total(MOST));
         assert_eq!(size(MOST + 1, None), None);
         // Up to here no part is larger than 32 MiB.
-        assert!(total(6_000) > 80_000_000_000);
+        assert!(total(7_200) > 80_000_000_000);
         let sizes: Vec<u64> = (1..=MOST).filter_map(|number| size(number, None)).collect();
         assert!(sizes.is_sorted());
         // What S3 takes as a part.

@@ -18,7 +18,7 @@ use super::{Keeping, S3Store, parts};
 use crate::storage::{Error, ObjectKey, Problem, Upload};
 
 /// How many bytes are gathered and on their way together; a part that is larger goes alone.
-const AT_ONCE: u64 = 24 << 20;
+const AT_ONCE: u64 = 20 << 20;
 
 /// How often a part that stood still is sent again.
 const TRIES: u32 = 3;

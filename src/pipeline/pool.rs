@@ -1,0 +1,92 @@
+//! Memory that is used again.
+//!
+//! Blocks, frames and parts are large, all of one size, and made by one thread and dropped by another: an allocator keeps
+//! a hole for each that was given back, and takes more from the system all the same.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Buffers of one size. Clones share them. No more are kept than were in use at once.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    room: usize,
+}
+
+impl Pool {
+    /// A pool whose buffers have room for so many bytes.
+    pub(super) fn new(room: usize) -> Pool {
+        Pool {
+            free: Arc::default(),
+            room,
+        }
+    }
+
+    /// An empty buffer.
+    pub(super) fn take(&self) -> Vec<u8> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = free.pop();
+        drop(free);
+        found.unwrap_or_else(|| Vec::with_capacity(self.room))
+    }
+
+    /// Takes a buffer back. One that is not of this size is dropped.
+    pub(super) fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() < self.room {
+            return;
+        }
+        buffer.clear();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(buffer);
+    }
+
+    /// Bytes whose memory comes back when nobody holds them any more.
+    pub(super) fn lend(&self, buffer: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent {
+            buffer,
+            pool: self.clone(),
+        })
+    }
+}
+
+struct Lent {
+    buffer: Vec<u8>,
+    pool: Pool,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.pool.give(std::mem::take(&mut self.buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_when_the_last_holder_is_gone() {
+        let pool = Pool::new(100);
+        let mut buffer = pool.take();
+        buffer.extend_from_slice(b"some bytes");
+        let at = buffer.as_ptr();
+        let lent = pool.lend(buffer);
+        let part = lent.slice(5..);
+        drop(lent);
+        assert_ne!(pool.take().as_ptr(), at, "lent and given away");
+        assert_eq!(part, "bytes");
+        drop(part);
+        let again = pool.take();
+        assert_eq!(again.as_ptr(), at);
+        assert!(again.is_empty());
+        pool.give(Vec::with_capacity(3));
+        assert!(pool.take().capacity() >= 100);
+    }
+}
