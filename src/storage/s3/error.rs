@@ -237,6 +237,11 @@ impl Fault {
         self.status() == 501 || self.is(&["NotImplemented", "MethodNotAllowed"])
     }
 
+    /// Whether it says that it has not learned to do it.
+    pub(super) fn is_not_implemented(&self) -> bool {
+        self.status() == 501 || self.is(&["NotImplemented"])
+    }
+
     /// The error to tell.
     pub(super) fn told(self, asked: Asked<'_>) -> Error {
         let (problem, cause, hint) = match &self {

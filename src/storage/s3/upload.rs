@@ -204,6 +204,21 @@ impl S3Upload {
         self.must_be_whole(&action).await
     }
 
+    /// What is there is ours and wrong: it must not stay to be taken for the archive.
+    async fn remove_what_is_wrong(&self) {
+        let (store, key) = (&self.store, &self.key);
+        let removed = async {
+            let there = store.look(key, &self.token, "look at it").await?;
+            match there.is_some_and(|there| there.ours) {
+                true => store.remove(key).await,
+                false => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!("{error}: what was sent of it stays in {}", store.inner.name);
+        }
+    }
+
     /// Sends the last part, where there is more than one, and waits for all of them.
     async fn send_the_rest(&mut self) -> Result<(), Error> {
         if self.id.is_some() {
@@ -227,14 +242,17 @@ impl S3Upload {
         };
         match bytes {
             Some(bytes) if bytes == self.total => Ok(()),
-            Some(bytes) => Err(store.error(
-                Problem::Other,
-                action,
-                format!(
-                    "the server keeps {bytes} bytes of the {} that were sent",
-                    self.total
-                ),
-            )),
+            Some(bytes) => {
+                self.remove_what_is_wrong().await;
+                Err(store.error(
+                    Problem::Other,
+                    action,
+                    format!(
+                        "the server keeps {bytes} bytes of the {} that were sent",
+                        self.total
+                    ),
+                ))
+            }
             None => Err(store.error(
                 Problem::Other,
                 action,
@@ -414,8 +432,9 @@ impl S3Store {
         let sent = CompletedMultipartUpload::builder()
             .set_parts(Some(sent))
             .build();
+        let mut create_only = self.creates_only();
+        let mut doubted = false;
         loop {
-            let create_only = self.creates_only();
             if !create_only
                 && self
                     .look(key, token, action)
@@ -435,12 +454,18 @@ impl S3Store {
                 .set_if_none_match(create_only.then(|| "*".to_owned()))
                 .multipart_upload(sent.clone());
             let fault = match tokio::time::timeout(COMPLETION, request.send()).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => {
+                    if doubted {
+                        self.give_up_create_only();
+                    }
+                    return Ok(());
+                }
                 Ok(Err(error)) => Fault::from(error),
                 Err(_elapsed) => Fault::Broken(Break::Stalled),
             };
-            if create_only && fault.is_unknown_to_server() {
-                self.give_up_create_only();
+            if create_only && fault.is_not_implemented() {
+                // It may be something else of the request: what it says without shows it.
+                (create_only, doubted) = (false, true);
                 continue;
             }
             let error = self.told(fault, action, "s3:PutObject");
