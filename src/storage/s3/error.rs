@@ -439,7 +439,11 @@ fn refused(refusal: &Refusal, asked: Asked<'_>) -> Words {
                 "try again"
             },
         ),
-        (code, _) if code.contains("ObjectLock") || refusal.message.contains("Object Lock") => {
+        (code, _)
+            if code.contains("ObjectLock")
+                || refusal.message.contains("Object Lock")
+                || refusal.message.contains("ObjectLock") =>
+        {
             words(
                 Problem::Misplaced,
                 said,

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::body::{Parcel, Pulse};
 use super::error::{Break, Fault};
 use super::put::Token;
-use super::{Keeping, S3Store, parts};
+use super::{DATA, Keeping, S3Store, parts};
 use crate::storage::{Error, ObjectKey, Problem, Upload};
 
 /// How many bytes are gathered and on their way together; a part that is larger goes alone.
@@ -505,16 +505,30 @@ impl S3Store {
         }
     }
 
-    /// Whether an upload in parts can be begun and aborted.
+    /// Whether an upload in parts can be begun and aborted. It is begun as a dump is, so that a lock or a class which the
+    /// bucket does not know is found; nothing is ever created by it.
     pub(super) async fn can_upload_in_parts(&self) -> Result<bool, Error> {
         let token = Token::new(&self.inner.name)?;
-        let key = ObjectKey::new(["rdbkeeper-check", token.name().1])?;
-        let id = match self.begin_upload(&key, &token).await {
-            Ok(id) => id,
-            Err(error) if error.problem == Problem::Other => return Ok(false),
-            Err(error) => return Err(error),
+        let folder = ["rdbkeeper-check", token.name().1];
+        let dump = ObjectKey::new(folder.into_iter().chain([DATA]))?;
+        let Err(error) = self.begin_and_abort(&dump, &token).await else {
+            return Ok(true);
         };
-        self.abort_upload(&key, &id, "abort an upload").await?;
-        Ok(true)
+        if error.problem != Problem::Other {
+            return Err(error);
+        }
+        let config = self.config();
+        if config.object_lock.is_some() || config.storage_class.is_some() {
+            let plain = ObjectKey::new(folder)?;
+            if self.begin_and_abort(&plain, &token).await.is_ok() {
+                return Err(error);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn begin_and_abort(&self, key: &ObjectKey, token: &Token) -> Result<(), Error> {
+        let id = self.begin_upload(key, token).await?;
+        self.abort_upload(key, &id, "abort an upload").await
     }
 }
