@@ -164,6 +164,11 @@ pub async fn delete(place: &Place) -> Result<(), Error> {
         let deleting = place.store().delete(key);
         within(STALL, &store, format!("delete {key}"), deleting).await
     };
+    // Data alone may be locked: then the backup stays as it was.
+    for object in &objects {
+        let may = place.store().may_delete(&object.key);
+        within(STALL, &store, format!("delete {}", object.key), may).await?;
+    }
     delete(&place.key(MANIFEST)?).await?;
     // Markers before data: what is left when this is interrupted must not look pinned.
     let (markers, data): (Vec<_>, Vec<_>) = objects
@@ -218,16 +223,15 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
         Err(error) if error.problem == Problem::NotFound => return Ok(Pruned::Gone),
         Err(error) => return Err(error.into()),
     };
+    // Data alone may be locked, and without its manifest it would be debris that cannot go.
+    let data = place.key(&backup.manifest.data.object)?;
+    if let Err(error) = place.store().may_delete(&data).await {
+        return locked(error);
+    }
     stage::reached("prune-before-manifest");
     lease.look().await?;
-    match place.store().delete(&key).await {
-        Ok(()) => {}
-        Err(error) if error.problem == Problem::Locked => {
-            let why = error.source.map_or_else(String::new, |why| why.to_string());
-            let why = why.strip_prefix("it is ").unwrap_or("locked").to_owned();
-            return Ok(Pruned::Locked { why });
-        }
-        Err(error) => return Err(error.into()),
+    if let Err(error) = place.store().delete(&key).await {
+        return locked(error);
     }
     stage::reached("prune-manifest-gone");
     let objects = place.store().list(&place.prefix()).await?;
@@ -254,6 +258,16 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
         }
     }
     Ok(Pruned::Removed { bytes })
+}
+
+/// What a removal that the storage refuses comes to.
+fn locked(error: storage::Error) -> Result<Pruned, Error> {
+    if error.problem != Problem::Locked {
+        return Err(error.into());
+    }
+    let why = error.source.map_or_else(String::new, |why| why.to_string());
+    let why = why.strip_prefix("it is ").unwrap_or("locked").to_owned();
+    Ok(Pruned::Locked { why })
 }
 
 fn name_of(object: &ObjectMeta) -> &str {

@@ -312,6 +312,10 @@ impl Store for S3Store {
         Box::pin(self.remove(key))
     }
 
+    fn may_delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.must_be_unlocked(key))
+    }
+
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
         Box::pin(async { Ok(None) })
     }
