@@ -223,3 +223,38 @@ async fn a_manifest_never_stays_without_its_data() {
     assert!(matches!(done, Err(Error::Swept { .. })), "{done:?}");
     assert!(names.is_empty(), "{names:?}");
 }
+
+#[tokio::test]
+async fn the_newest_backups_are_listed_without_a_look_at_the_others() {
+    let storage = NamedStore {
+        name: "far".to_owned(),
+        store: Arc::new(MemoryStore::new()),
+    };
+    let mut ids = Vec::new();
+    for day in 1..4 {
+        let taken: Timestamp = format!("2026-11-0{day}T00:00:00Z").parse().unwrap();
+        let id = BackupId::new(taken).unwrap();
+        let place = places(std::slice::from_ref(&storage), "web", &id).remove(0);
+        let key = place.key("dump.rdb").unwrap();
+        let store = place.store().as_ref();
+        store
+            .put_new(&key, b"data".as_slice().into())
+            .await
+            .unwrap();
+        let bytes = match day {
+            1 => b"no manifest".to_vec(),
+            _ => manifest(id.clone()).to_bytes().unwrap(),
+        };
+        let key = place.key(MANIFEST).unwrap();
+        store.put_new(&key, bytes.into()).await.unwrap();
+        ids.push(id);
+    }
+    let newest = async |count| {
+        let listing = crate::catalog::list::newest(&storage, "web", count).await;
+        let listing = listing.unwrap();
+        let ids: Vec<BackupId> = listing.backups.into_iter().map(|b| b.manifest.id).collect();
+        (ids, listing.broken.len())
+    };
+    assert_eq!(newest(2).await, (ids[1..].to_vec(), 0));
+    assert_eq!(newest(64).await, (ids[1..].to_vec(), 1));
+}
