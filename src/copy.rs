@@ -28,7 +28,7 @@ use crate::storage::{
 const AT_WORK: SignedDuration = SignedDuration::from_mins(15);
 
 /// How long a store may take to remove what was sent, or to finish it, after the signal to stop.
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What came of copying a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,19 +60,20 @@ pub fn may_take(listing: &Listing, manifest: &Manifest) -> Result<(), Failure> {
     })
 }
 
-/// Copies a backup to a storage from the first of its copies that is whole. There is at least one.
+/// Copies a backup to a storage from the first of its copies that is whole. There is at least one. `host` is this one.
 ///
 /// # Errors
 /// [`Kind::Damaged`] when no copy is whole; [`Kind::Refused`] when the storage has something else under its ID.
 pub async fn copy(
     copies: &[Backup],
     to: &NamedStore,
+    host: &str,
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<Copied, Failure> {
     let mut failed: Option<Failure> = None;
     for from in copies {
-        match copy_from(from, to, meter, cancel).await {
+        match copy_from(from, to, host, meter, cancel).await {
             Ok(copied) => return Ok(copied),
             Err(Trouble::Target(failure)) => return Err(about(from, to, failure)),
             Err(Trouble::Source(failure)) => {
@@ -106,28 +107,66 @@ fn of_target(error: impl Into<Failure>) -> Trouble {
     Trouble::Target(error.into())
 }
 
+fn stopped() -> Trouble {
+    of_target(Failure::new(
+        Kind::Interrupted,
+        "stopped before it was done",
+    ))
+}
+
+/// Does what can be dropped anywhere, until the signal to stop.
+async fn stoppable<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::select! {
+        done = work => done,
+        () = cancel.cancelled() => Err(stopped()),
+    }
+}
+
+/// Does what should come to its end once it is begun: it has a moment for that after the signal to stop.
+async fn stoppable_in_grace<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let too_late = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = work => done,
+        () = too_late => Err(stopped()),
+    }
+}
+
 async fn copy_from(
     from: &Backup,
     to: &NamedStore,
+    host: &str,
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<Copied, Trouble> {
     let data = &from.manifest.data;
     meter.start_bytes(data.bytes);
-    let bytes = manifest_of(from).await?;
+    let bytes = stoppable(cancel, manifest_of(from)).await?;
     let folder = [from.manifest.database.clone(), from.manifest.id.to_string()];
     let place = Place::new(to.clone(), folder);
-    let mut there = look(&place, from, &bytes).await.map_err(of_target)?;
+    let looking = async || look(&place, from, &bytes).await.map_err(of_target);
+    let mut there = stoppable(cancel, looking()).await?;
     if there == There::Data {
-        debris::clear(&place, to, &from.manifest)
-            .await
-            .map_err(of_target)?;
-        there = look(&place, from, &bytes).await.map_err(of_target)?;
+        let clearing = async {
+            let cleared = debris::clear(&place, to, &from.manifest, host).await;
+            cleared.map_err(of_target)
+        };
+        stoppable_in_grace(cancel, clearing).await?;
+        there = stoppable(cancel, looking()).await?;
     }
     let copied = match there {
         There::Whole => false,
         There::Nothing => {
-            room(to, data.bytes).await.map_err(of_target)?;
+            let asking = async { room(to, data.bytes).await.map_err(of_target) };
+            stoppable(cancel, asking).await?;
             transfer(from, &place, &bytes, meter, cancel).await?
         }
         There::Data => return Err(of_target(at_work(&place))),
@@ -137,7 +176,8 @@ async fn copy_from(
         (from.accepted, Marker::Accepted),
     ];
     for (_, marker) in marks.into_iter().filter(|(is, _)| *is) {
-        markers::set(&place, marker).await.map_err(of_target)?;
+        let marking = async { markers::set(&place, marker).await.map_err(of_target) };
+        stoppable_in_grace(cancel, marking).await?;
     }
     Ok(Copied {
         id: from.manifest.id.to_string(),
@@ -200,7 +240,8 @@ async fn look(place: &Place, from: &Backup, manifest: &Bytes) -> Result<There, F
         let Some(stored) = stored else {
             return Ok(There::Nothing);
         };
-        let now = place.store().clock().await?;
+        let clock = place.store().clock();
+        let now = within(STALL, &store, "ask for the time", clock).await?;
         return match now.duration_since(stored.modified) < AT_WORK && now >= Timestamp::UNIX_EPOCH {
             true => Err(at_work(place)),
             false => Ok(There::Data),
@@ -235,7 +276,8 @@ fn at_work(place: &Place) -> Failure {
 }
 
 async fn room(to: &NamedStore, needed: u64) -> Result<(), Failure> {
-    match to.store.free_bytes().await? {
+    let store = to.store.describe();
+    match within(STALL, &store, "ask for its room", to.store.free_bytes()).await? {
         Some(free) if free < needed => Err(Failure::new(
             Kind::Storage,
             format!("there is not enough room in storage {}", to.name),
@@ -257,12 +299,6 @@ async fn transfer(
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<bool, Trouble> {
-    let stopped = || {
-        of_target(Failure::new(
-            Kind::Interrupted,
-            "stopped before it was done",
-        ))
-    };
     let data = &from.manifest.data;
     let (source, target) = (from.place.store(), place.store());
     let read_key = from.place.key(&data.object).map_err(of_source)?;
@@ -281,14 +317,9 @@ async fn transfer(
         let upload = within(STALL, &target.describe(), format!("create {key}"), begun).await;
         Ok((reader, upload.map_err(of_target)?))
     };
-    let (reader, mut upload) = tokio::select! {
-        opened = opening => opened?,
-        () = cancel.cancelled() => return Err(stopped()),
-    };
-    let pumped = tokio::select! {
-        pumped = pump(from, reader, place, upload.as_mut(), meter) => pumped,
-        () = cancel.cancelled() => Err(stopped()),
-    };
+    let (reader, mut upload) = stoppable(cancel, opening).await?;
+    let pumping = pump(from, reader, place, upload.as_mut(), meter);
+    let pumped = stoppable(cancel, pumping).await;
     if let Err(trouble) = pumped {
         let limit = match cancel.is_cancelled() {
             true => GRACE,
@@ -301,18 +332,12 @@ async fn transfer(
         place: place.clone(),
         upload,
     };
-    let too_late = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let committed = tokio::select! {
-        committed = commit_copy(prepared, &from.manifest, manifest.clone()) => committed,
-        () = too_late => return Err(stopped()),
-    };
-    match committed {
+    let committing = async { Ok(commit_copy(prepared, &from.manifest, manifest.clone()).await) };
+    match stoppable_in_grace(cancel, committing).await? {
         Ok(()) => Ok(true),
         Err(Error::Storage(error)) if error.problem == Problem::Exists => {
-            match look(place, from, manifest).await.map_err(of_target)? {
+            let looking = async { look(place, from, manifest).await.map_err(of_target) };
+            match stoppable(cancel, looking).await? {
                 There::Whole => Ok(false),
                 There::Nothing | There::Data => Err(of_target(error)),
             }
@@ -363,7 +388,8 @@ async fn pump(
     }
     let (bytes, sha256) = (digest.bytes(), digest.finish());
     if bytes == data.bytes && sha256 == data.sha256 {
-        return Ok(());
+        let settling = within(TRANSFER, &target, "write the data", upload.settle());
+        return settling.await.map_err(of_target);
     }
     let why = match bytes == data.bytes {
         true => format!(

@@ -1,22 +1,16 @@
 //! The end of a backup: each storage that has the data gets the manifest, as soon as it has it.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 
 use super::group::{Limit, Ready};
 use super::record::{About, Keep};
 use super::relay::{Relay, abandon};
-use super::{Job, Made};
+use super::{GRACE, Job, Made};
 use crate::catalog::Manifest;
 use crate::catalog::commit::{Prepared, commit};
 use crate::failure::{Failure, Kind};
 use crate::retention::is_shrunk;
 use crate::source::Pumped;
-
-/// How long a storage that has all the data may take to make it appear after the signal to stop. What it leaves then is
-/// either whole or debris.
-const GRACE: Duration = Duration::from_secs(4);
 
 /// How one job of the group ended.
 pub(super) struct Finished {
@@ -109,6 +103,7 @@ async fn settle(relay: Relay, manifest: &Manifest, limit: &Limit) -> Result<(), 
     let upload = relay.outcome().await;
     let upload = upload.map_err(|error| stopped(error.into()))?;
     let committing = async { Ok(commit(Prepared { place, upload }, manifest).await?) };
+    // What it leaves then is either whole or debris.
     let too_late = async {
         limit.stop.cancelled().await;
         tokio::time::sleep(GRACE).await;

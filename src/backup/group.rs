@@ -16,7 +16,7 @@ use super::relay::{Patience, Relay, Route, abandon};
 use super::upload::upload;
 use super::{Context, Job, Locked, Outcome, cannot, plan};
 use crate::catalog::commit::places;
-use crate::catalog::list::list;
+use crate::catalog::list::newest;
 use crate::catalog::{BackupId, Listing};
 use crate::config::Encryption;
 use crate::failure::{Failure, Kind};
@@ -29,6 +29,9 @@ use crate::units::HumanDuration;
 /// How long it may take to see what a storage has, before a backup begins.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// How many manifests are read for that, the newest: whose they are and what came last is in a few as in all.
+const LOOKED_AT: usize = 64;
+
 /// How many chunks of a dump may wait for the scanner.
 const CHUNKS: usize = 8;
 
@@ -37,7 +40,13 @@ pub async fn back_up_group(group: &[Locked], context: &Context) -> Vec<Outcome> 
     let mut outcomes = Vec::new();
     let mut ready = Vec::new();
     for job in group.iter().map(Locked::job) {
-        match prepare(job, context).await {
+        // Nothing is begun yet, so it may be dropped anywhere.
+        let prepared = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(interrupted()),
+            prepared = prepare(job, context) => prepared,
+        };
+        match prepared {
             Ok(prepared) => ready.push((job.clone(), prepared)),
             Err(failure) => outcomes.push(outcome(&job.name, failure.into())),
         }
@@ -125,7 +134,7 @@ async fn look_at(
     job: &Job,
     context: &Context,
 ) -> Result<Option<u64>, Failure> {
-    let mut listing = list(std::slice::from_ref(storage), Some(&job.name)).await?;
+    let mut listing = newest(storage, &job.name, LOOKED_AT).await?;
     listing.mark_shrunk(|_| job.shrink_guard);
     if !job.shared {
         listing.must_be_of(&context.host)?;

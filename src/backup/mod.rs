@@ -32,6 +32,9 @@ use crate::storage::NamedStore;
 pub use group::back_up_group;
 pub use plan::group;
 
+/// How long a storage may take for what it is at, to commit or to remove what was sent, after the signal to stop.
+pub const GRACE: Duration = Duration::from_secs(2);
+
 /// One database to back up: what its configuration says, resolved.
 #[derive(Clone, Debug)]
 pub struct Job {

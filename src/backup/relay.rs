@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::GRACE;
 use crate::catalog::list::Place;
 use crate::spool::{Spool, SpoolFile};
 use crate::stage;
@@ -24,9 +25,6 @@ const QUEUE: usize = 1;
 
 /// How long a store may take to remove what was sent.
 const ABORT: Duration = Duration::from_secs(30);
-
-/// The same when the whole run is being stopped.
-const ABORT_STOPPED: Duration = Duration::from_secs(4);
 
 /// How long a storage may keep others waiting.
 #[derive(Clone, Copy, Debug)]
@@ -308,7 +306,7 @@ impl Relay {
     async fn abandon(self) -> Option<Error> {
         self.stop.cancel();
         let limit = match self.route.stop.is_cancelled() {
-            true => ABORT_STOPPED,
+            true => GRACE,
             false => ABORT,
         };
         match self.ended().await {
@@ -371,7 +369,7 @@ impl Carrier {
                 // Whoever feeds it is told at once, and not when the store has cleaned up.
                 drop(parts);
                 let limit = match self.whole.is_cancelled() {
-                    true => ABORT_STOPPED,
+                    true => GRACE,
                     false => ABORT,
                 };
                 abort(open, limit).await;

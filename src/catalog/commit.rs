@@ -29,8 +29,8 @@ pub fn key(database: &str, id: &BackupId, object: &str) -> Result<ObjectKey, sto
     ObjectKey::new([database, id.as_str(), object])
 }
 
-/// Makes the data appear, then the manifest. When this fails the backup is not listed, and what
-/// could be removed of it is gone.
+/// Makes the data appear, then the manifest. When this fails the backup is not listed, and what could be removed of it
+/// is gone, unless a storage did not answer: a manifest that comes late must find its data.
 pub async fn commit(prepared: Prepared, manifest: &Manifest) -> Result<(), Error> {
     let bytes = manifest.to_bytes().map_err(|error| Error::Damaged {
         backup: manifest.id.to_string(),
@@ -50,28 +50,24 @@ pub async fn commit_copy(
     let store = place.store().describe();
     within(TRANSFER, &store, "finish the data", upload.finish()).await?;
     stage::reached("before-manifest");
-    let put = async {
-        must_have_its_data(&place, manifest).await?;
-        put_manifest(&place, &bytes).await
+    let written = match must_have_its_data(&place, manifest).await {
+        Ok(()) => match put_manifest(&place, &bytes).await {
+            Ok(()) => Ok(()),
+            Err(error) => after_all(&place, manifest, &bytes, error).await,
+        },
+        // Whoever swept it may be writing it anew.
+        Err(error @ Error::Swept { .. }) => Err(error),
+        Err(error) => {
+            take_back(&place, manifest).await;
+            Err(error)
+        }
     };
-    let put = put.await;
-    if put.is_err()
-        && let Err(error) = within(
-            STALL,
-            &store,
-            "take it back",
-            take_back(&place, manifest, &bytes),
-        )
-        .await
-    {
-        // Debris: it costs room until it is swept.
-        tracing::warn!(
-            "{error}: an unfinished backup stays in {}",
-            place.describe()
-        );
-    }
+    let done = match written {
+        Ok(()) => must_still_have_its_data(&place, manifest).await,
+        Err(error) => Err(error),
+    };
     stage::reached("after-manifest");
-    put
+    done
 }
 
 /// A process that stood still here for longer than a day may find that its data was taken for debris.
@@ -88,55 +84,99 @@ async fn must_have_its_data(place: &Place, manifest: &Manifest) -> Result<(), Er
     }
 }
 
-/// Removes what a failed commit left, in an order that lists nothing broken: writing a manifest can
-/// fail after it has appeared. One that was there before under this ID is not ours to remove.
-async fn take_back(
+/// The same once the manifest is there: whoever copies the same backup may have removed the data as debris meanwhile.
+async fn must_still_have_its_data(place: &Place, manifest: &Manifest) -> Result<(), Error> {
+    match must_have_its_data(place, manifest).await {
+        Err(error @ Error::Swept { .. }) => {
+            let (key, store) = (place.key(MANIFEST)?, place.store().describe());
+            let deletion = place.store().delete(&key);
+            within(STALL, &store, format!("delete {key}"), deletion).await?;
+            Err(error)
+        }
+        // It was there, and so is the manifest: that a storage cannot be listed now takes nothing away.
+        Err(error) => {
+            tracing::debug!("{error}: {} is taken for whole", place.describe());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Writing a manifest can fail after it has appeared: then the backup is whole. Whoever copies the same backup at the
+/// same time writes the same, too.
+async fn after_all(
     place: &Place,
     manifest: &Manifest,
     bytes: &Bytes,
-) -> Result<(), storage::Error> {
-    let key = place.key(MANIFEST)?;
-    match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
-        Ok(there) if there == *bytes => place.store().delete(&key).await?,
-        Ok(_) => return Ok(()),
-        Err(error) if error.problem == Problem::NotFound => {}
-        Err(error) => return Err(error),
+    error: storage::Error,
+) -> Result<(), Error> {
+    let (key, store) = (place.key(MANIFEST)?, place.store().describe());
+    let getting = storage::get(place.store().as_ref(), &key, LIMIT_BYTES);
+    match within(STALL, &store, format!("read {key}"), getting).await {
+        Ok(there) if there == *bytes => return Ok(()),
+        // One that was there before under this ID is not ours to remove, nor is its data.
+        Ok(_) => {}
+        // A request without an answer may still be done, and then needs the data.
+        Err(missing)
+            if missing.problem == Problem::NotFound && error.problem != Problem::Unavailable =>
+        {
+            take_back(place, manifest).await;
+        }
+        Err(_) => tracing::warn!(
+            "it is not known whether {key} was written: what there is of the backup stays in {}",
+            place.describe()
+        ),
     }
-    place
-        .store()
-        .delete(&place.key(&manifest.data.object)?)
-        .await
+    Err(error.into())
 }
 
-async fn put_manifest(place: &Place, bytes: &Bytes) -> Result<(), Error> {
+/// Removes the data of a backup that has no manifest.
+async fn take_back(place: &Place, manifest: &Manifest) {
+    let store = place.store().describe();
+    let taken = async {
+        let key = place.key(&manifest.data.object)?;
+        place.store().delete(&key).await
+    };
+    if let Err(error) = within(STALL, &store, "take it back", taken).await {
+        // Debris: it costs room until it is swept.
+        tracing::warn!(
+            "{error}: an unfinished backup stays in {}",
+            place.describe()
+        );
+    }
+}
+
+async fn put_manifest(place: &Place, bytes: &Bytes) -> Result<(), storage::Error> {
     let key = place.key(MANIFEST)?;
     let (store, put) = (
         place.store().describe(),
         place.store().put_new(&key, bytes.clone()),
     );
-    match within(STALL, &store, format!("write {key}"), put).await {
-        // Whoever copies the same backup at the same time writes the same.
-        Err(error) if error.problem == Problem::Exists => {
-            match storage::get(place.store().as_ref(), &key, LIMIT_BYTES).await {
-                Ok(there) if there == *bytes => Ok(()),
-                _ => Err(error.into()),
-            }
-        }
-        put => Ok(put?),
-    }
+    within(TRANSFER, &store, format!("write {key}"), put).await
 }
 
 /// Removes a backup for good: its manifest first, so that it is never listed half.
 pub async fn delete(place: &Place) -> Result<(), Error> {
-    let objects = place.store().list(&place.prefix()).await?;
-    place.store().delete(&place.key(MANIFEST)?).await?;
+    let (prefix, store) = (place.prefix(), place.store().describe());
+    let listing = place.store().list(&prefix);
+    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
+    let delete = async |key: &ObjectKey| {
+        let deleting = place.store().delete(key);
+        within(STALL, &store, format!("delete {key}"), deleting).await
+    };
+    // Data alone may be locked: then the backup stays as it was.
+    for object in &objects {
+        let may = place.store().may_delete(&object.key);
+        within(STALL, &store, format!("delete {}", object.key), may).await?;
+    }
+    delete(&place.key(MANIFEST)?).await?;
     // Markers before data: what is left when this is interrupted must not look pinned.
     let (markers, data): (Vec<_>, Vec<_>) = objects
         .iter()
         .filter(|object| name_of(object) != MANIFEST)
         .partition(|object| MARKERS.contains(&name_of(object)));
     for rest in [markers, data] {
-        for deleted in join_all(rest.iter().map(|object| place.store().delete(&object.key))).await {
+        for deleted in join_all(rest.iter().map(|object| delete(&object.key))).await {
             deleted?;
         }
     }
@@ -183,16 +223,15 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
         Err(error) if error.problem == Problem::NotFound => return Ok(Pruned::Gone),
         Err(error) => return Err(error.into()),
     };
+    // Data alone may be locked, and without its manifest it would be debris that cannot go.
+    let data = place.key(&backup.manifest.data.object)?;
+    if let Err(error) = place.store().may_delete(&data).await {
+        return locked(error);
+    }
     stage::reached("prune-before-manifest");
     lease.look().await?;
-    match place.store().delete(&key).await {
-        Ok(()) => {}
-        Err(error) if error.problem == Problem::Locked => {
-            let why = error.source.map_or_else(String::new, |why| why.to_string());
-            let why = why.strip_prefix("it is ").unwrap_or("locked").to_owned();
-            return Ok(Pruned::Locked { why });
-        }
-        Err(error) => return Err(error.into()),
+    if let Err(error) = place.store().delete(&key).await {
+        return locked(error);
     }
     stage::reached("prune-manifest-gone");
     let objects = place.store().list(&place.prefix()).await?;
@@ -221,6 +260,16 @@ pub async fn prune(backup: &Backup, lease: &mut Lease) -> Result<Pruned, Error> 
     Ok(Pruned::Removed { bytes })
 }
 
+/// What a removal that the storage refuses comes to.
+fn locked(error: storage::Error) -> Result<Pruned, Error> {
+    if error.problem != Problem::Locked {
+        return Err(error.into());
+    }
+    let why = error.source.map_or_else(String::new, |why| why.to_string());
+    let why = why.strip_prefix("it is ").unwrap_or("locked").to_owned();
+    Ok(Pruned::Locked { why })
+}
+
 fn name_of(object: &ObjectMeta) -> &str {
     object.key.as_str().rsplit('/').next().unwrap_or_default()
 }
@@ -234,66 +283,4 @@ pub fn places(storages: &[NamedStore], database: &str, id: &BackupId) -> Vec<Pla
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::catalog::manifest::{Data, FORMAT, Rdb, Source};
-    use crate::pipeline::Compression;
-    use crate::storage::LocalStore;
-
-    #[tokio::test]
-    async fn data_that_gets_no_manifest_is_taken_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let storage = NamedStore {
-            name: "disk".to_owned(),
-            store: Arc::new(LocalStore::new(folder.path())),
-        };
-        let id = BackupId::new(Timestamp::now()).unwrap();
-        let place = places(&[storage], "web", &id).remove(0);
-        let manifest = Manifest {
-            format: FORMAT,
-            started_at: id.time(),
-            snapshot_at: id.time(),
-            finished_at: id.time(),
-            id,
-            database: "web".to_owned(),
-            host: "here".to_owned(),
-            tool: "rdbkeeper 0.1.0".to_owned(),
-            source: Source::default(),
-            method: "scan".to_owned(),
-            consistency: "fuzzy".to_owned(),
-            rdb: Rdb::default(),
-            data: Data {
-                object: "dump.rdb".to_owned(),
-                bytes: 4,
-                sha256: String::new(),
-                plain_bytes: 4,
-                plain_sha256: String::new(),
-                compression: Compression::None,
-                encryption: None,
-                recipients: Vec::new(),
-                header: None,
-            },
-        };
-        let key = place.key("dump.rdb").unwrap();
-        let mut upload = place.store().upload(&key).await.unwrap();
-        upload.part(b"data".as_slice().into()).await.unwrap();
-        // A folder that cannot be listed once the data is there.
-        let backup = folder.path().join(place.prefix());
-        let (data, knot) = (backup.join("dump.rdb"), backup.join("knot"));
-        let there = data.clone();
-        crate::stage::at("before-manifest", move || {
-            if there.exists() {
-                let _ = std::os::unix::fs::symlink(&knot, &knot);
-            }
-        });
-        let error = commit(Prepared { place, upload }, &manifest).await;
-        assert!(matches!(error, Err(Error::Storage(_))), "{error:?}");
-        assert!(!data.exists());
-        assert!(!backup.join(MANIFEST).exists());
-    }
-}
+mod tests;

@@ -142,28 +142,40 @@ pub async fn find(storage: &NamedStore, database: &str) -> Result<Vec<Debris>, E
     Ok(debris.filter(something).collect())
 }
 
-/// Removes debris, and says how many bytes went: what the storage must keep for now stays.
-pub async fn sweep(debris: &Debris) -> Result<u64, Error> {
-    let mut bytes = debris.bytes();
+/// Removes debris, and says how much went: what the storage must keep for now stays.
+pub async fn sweep(debris: &Debris) -> Result<Amount, Error> {
+    let (mut bytes, mut left) = (debris.bytes(), 0);
     for object in &debris.objects {
         match debris.place.store().delete(&object.key).await {
             Ok(()) => {}
-            Err(error) if error.problem == Problem::Locked => bytes -= object.bytes,
+            Err(error) if error.problem == Problem::Locked => {
+                bytes -= object.bytes;
+                left += 1;
+            }
             Err(error) => return Err(error.into()),
         }
     }
     for unfinished in &debris.unfinished {
         debris.place.store().discard(unfinished).await?;
     }
-    Ok(bytes)
+    let went = debris.objects.len() + debris.unfinished.len() - left;
+    Ok(Amount {
+        folders: u64::from(went > 0),
+        bytes,
+    })
 }
 
 /// Removes what an unfinished copy has left in a folder that holds no manifest, whatever its age, while nobody prunes.
 ///
 /// # Errors
 /// [`Error::Leased`] while somebody prunes.
-pub async fn clear(place: &Place, storage: &NamedStore, of: &Manifest) -> Result<(), Error> {
-    let lease = Lease::take(storage, &of.database, &of.host).await?;
+pub async fn clear(
+    place: &Place,
+    storage: &NamedStore,
+    of: &Manifest,
+    host: &str,
+) -> Result<(), Error> {
+    let lease = Lease::take(storage, &of.database, host).await?;
     let cleared = async {
         let objects = place.store().list(&place.prefix()).await?;
         let (manifest, data) = (place.key(MANIFEST)?, place.key(&of.data.object)?);
@@ -172,9 +184,9 @@ pub async fn clear(place: &Place, storage: &NamedStore, of: &Manifest) -> Result
         }
         Ok(())
     };
-    let cleared = cleared.await;
-    lease.release().await?;
-    cleared
+    let cleared: Result<(), Error> = cleared.await;
+    let released = lease.release().await;
+    cleared.and(released)
 }
 
 /// The folder below a database's own, and the rest of the key, where the folder is a backup's or the lease's.

@@ -117,7 +117,7 @@ pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Lis
     let mut listing = Listing::default();
     let mut lists = Vec::with_capacity(storages.len());
     for storage in storages {
-        lists.push(list_one(storage, database.unwrap_or_default()));
+        lists.push(list_one(storage, database.unwrap_or_default(), usize::MAX));
     }
     for (storage, listed) in storages.iter().zip(join_all(lists).await) {
         match listed {
@@ -139,13 +139,29 @@ pub async fn list(storages: &[NamedStore], database: Option<&str>) -> Result<Lis
     Ok(listing)
 }
 
+/// Lists the newest `count` backups of a database in a storage, by their IDs: no other manifest is read.
+pub async fn newest(storage: &NamedStore, database: &str, count: usize) -> Result<Listing, Error> {
+    let mut listing = Listing::default();
+    for read in list_one(storage, database, count).await? {
+        match read {
+            Ok(backup) => listing.backups.push(backup),
+            Err(broken) => listing.broken.push(broken),
+        }
+    }
+    listing.sort();
+    Ok(listing)
+}
+
 async fn list_one(
     storage: &NamedStore,
     prefix: &str,
+    newest: usize,
 ) -> Result<Vec<Result<Backup, Broken>>, Error> {
     let (store, listing) = (storage.store.describe(), storage.store.list(prefix));
     let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
-    let mut reading = stream::iter(folders(&objects))
+    let mut folders = folders(&objects);
+    let older = folders.len().saturating_sub(newest);
+    let mut reading = stream::iter(folders.drain(older..))
         .map(|folder| read_folder(storage, folder))
         .buffered(READ_AT_ONCE);
     let mut found = Vec::new();
@@ -157,7 +173,9 @@ async fn list_one(
 
 /// Reads the backup in one folder, whose names say nothing: somebody may have moved it.
 pub async fn read_place(place: Place) -> Result<Backup, Error> {
-    let objects = place.store().list(&place.prefix()).await?;
+    let (prefix, store) = (place.prefix(), place.store().describe());
+    let listing = place.store().list(&prefix);
+    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
     let sizes = sizes(&objects);
     if !sizes.contains_key(MANIFEST) {
         if let Some(data) = sizes.keys().find(|name| name.starts_with("dump.rdb")) {
@@ -249,7 +267,9 @@ async fn read(
     sizes: &BTreeMap<String, u64>,
     named: Option<(&str, &BackupId)>,
 ) -> Result<Backup, Error> {
-    let bytes = storage::get(place.store().as_ref(), &place.key(MANIFEST)?, LIMIT_BYTES).await?;
+    let (key, store) = (place.key(MANIFEST)?, place.store().describe());
+    let getting = storage::get(place.store().as_ref(), &key, LIMIT_BYTES);
+    let bytes = within(STALL, &store, format!("read {key}"), getting).await?;
     let backup = || place.describe();
     let damaged = |why: String| Error::Damaged {
         backup: backup(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::list::{ACCEPTED, DAMAGED, PINNED, Place};
 use super::{Error, MANIFEST};
 use crate::stage;
-use crate::storage::Problem;
+use crate::storage::{Problem, STALL, within};
 
 /// What can be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,9 @@ pub async fn set(place: &Place, marker: Marker) -> Result<Change, Error> {
         return Ok(Change::None);
     }
     let key = place.key(marker.as_str())?;
-    let change = match place.store().put_new(&key, Bytes::new()).await {
+    let store = place.store().describe();
+    let writing = place.store().put_new(&key, Bytes::new());
+    let change = match within(STALL, &store, format!("write {key}"), writing).await {
         Ok(()) => Change::Made,
         Err(error) if error.problem == Problem::Exists => Change::None,
         Err(error) => return Err(error.into()),
@@ -57,7 +59,8 @@ pub async fn set(place: &Place, marker: Marker) -> Result<Change, Error> {
         Ok(_) => Ok(change),
         Err(error) => {
             if matches!(error, Error::NotFound { .. }) {
-                place.store().delete(&key).await?;
+                let deleting = place.store().delete(&key);
+                within(STALL, &store, format!("delete {key}"), deleting).await?;
             }
             Err(error)
         }
@@ -69,13 +72,17 @@ pub async fn clear(place: &Place, marker: Marker) -> Result<Change, Error> {
     if !has(place, marker).await? {
         return Ok(Change::None);
     }
-    place.store().delete(&place.key(marker.as_str())?).await?;
+    let (key, store) = (place.key(marker.as_str())?, place.store().describe());
+    let deleting = place.store().delete(&key);
+    within(STALL, &store, format!("delete {key}"), deleting).await?;
     Ok(Change::Made)
 }
 
 /// Whether the backup has the marker; [`Error::NotFound`] when there is no backup.
 async fn has(place: &Place, marker: Marker) -> Result<bool, Error> {
-    let objects = place.store().list(&place.prefix()).await?;
+    let (prefix, store) = (place.prefix(), place.store().describe());
+    let listing = place.store().list(&prefix);
+    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
     let there = |name: &str| -> Result<bool, Error> {
         let key = place.key(name)?;
         Ok(objects.iter().any(|object| object.key == key))

@@ -225,7 +225,8 @@ impl Finder<'_> {
             return Err(listing.broken.swap_remove(at).error);
         }
         for storage in self.storages {
-            let Ok(objects) = storage.store.list("").await else {
+            let (store, listing) = (storage.store.describe(), storage.store.list(""));
+            let Ok(objects) = within(STALL, &store, "list it", listing).await else {
                 continue;
             };
             let of_id = |key: &str| key.split('/').nth(1) == Some(id.as_str());

@@ -230,7 +230,11 @@ pub(super) async fn listing(
         let of_name = list_backups(storages, Some(name)).await?;
         listing.backups.extend(of_name.backups);
         listing.broken.extend(of_name.broken);
-        listing.silent = of_name.silent;
+        for (storage, error) in of_name.silent {
+            if !listing.silent.iter().any(|(known, _)| *known == storage) {
+                listing.silent.push((storage, error));
+            }
+        }
     }
     listing.sort();
     listing.mark_shrunk(|name| {
@@ -502,7 +506,8 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         storages: &storages,
         databases: &databases,
     };
-    let Places { places, silent } = finder.find_places(&selector).await?;
+    let finding = async { Ok(finder.find_places(&selector).await?) };
+    let Places { places, silent } = app.stoppable(finding).await?;
     let names: Vec<String> = places.iter().map(|place| place.describe()).collect();
     if !args.yes {
         return Err(Failure::new(
@@ -512,7 +517,11 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
         .hint("add --yes to do it"));
     }
     for place in &places {
-        commit::delete(place).await?;
+        if app.cancel.is_cancelled() {
+            return Err(interrupted());
+        }
+        let deleting = async { Ok(commit::delete(place).await?) };
+        app.stoppable_in_grace(deleting).await?;
     }
     app.result(
         &json!({ "deleted": names }),

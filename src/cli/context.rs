@@ -10,6 +10,7 @@ use super::progress::{Progress, Show, Unit};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
+use crate::prune::GRACE;
 
 /// How often a progress display looks at the work.
 const LOOK: Duration = Duration::from_millis(200);
@@ -40,6 +41,21 @@ impl App {
         tokio::select! {
             result = work => result,
             () = self.cancel.cancelled() => Err(interrupted()),
+        }
+    }
+
+    /// Runs work that changes something: after a signal it has a moment to come to its end.
+    pub(super) async fn stoppable_in_grace<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let too_late = async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            result = work => result,
+            () = too_late => Err(interrupted()),
         }
     }
 

@@ -7,11 +7,12 @@ use serde_json::Value;
 use super::args::CopyArgs;
 use super::backup::{failed_json, find_copies, listing, storage_name, tell_silent};
 use super::context::{App, interrupted};
+use super::lacks;
 use super::output::Paint;
 use super::progress::Unit;
+use crate::catalog::Backup;
 use crate::catalog::list::{Listing, list};
 use crate::catalog::selector::Subject;
-use crate::catalog::{Backup, BackupId};
 use crate::config::Name;
 use crate::copy::{self, Copied};
 use crate::failure::{Failure, Kind};
@@ -104,7 +105,7 @@ async fn named(app: &App, selector: &str, from: Option<&str>) -> Result<Vec<Back
     }
 }
 
-/// Every backup of these databases that the target lacks, oldest first.
+/// Every backup of these databases that the target lacks, as `list` tells it, oldest first.
 async fn lacking(
     app: &App,
     names: &[String],
@@ -127,17 +128,11 @@ async fn lacking(
         if !elsewhere.silent.is_empty() {
             *code = 1;
         }
-        let there = list(std::slice::from_ref(to), Some(&name)).await?;
-        let mut copies: BTreeMap<(jiff::Timestamp, BackupId), Vec<Backup>> = BTreeMap::new();
-        for backup in elsewhere.backups {
-            let manifest = &backup.manifest;
-            let has = |there: &Backup| there.manifest.id == manifest.id && !there.damaged;
-            if !there.backups.iter().any(has) {
-                let key = (manifest.started_at, manifest.id.clone());
-                copies.entry(key).or_default().push(backup);
-            }
-        }
-        for mut copies in copies.into_values() {
+        let mut all = listing(app, std::slice::from_ref(&name), std::slice::from_ref(to)).await?;
+        all.backups.extend(elsewhere.backups);
+        for id in lacks::lacking(app, &all, database, &to.name) {
+            let of_id = all.backups.iter().filter(|copy| copy.manifest.id == id);
+            let mut copies: Vec<Backup> = of_id.cloned().collect();
             copies.sort_by_key(|copy| copy.damaged);
             let copies = Ok(copies);
             let name = name.clone();
@@ -177,7 +172,8 @@ async fn one(
         false => &others,
     };
     let meter = Meter::default();
-    let work = copy::copy(from, to, &meter, &app.cancel);
+    let host = setup::host_name();
+    let work = copy::copy(from, to, &host, &meter, &app.cancel);
     app.with_progress("copying", Unit::Bytes, &meter, work)
         .await
 }

@@ -34,7 +34,8 @@ pub(super) fn lacks(app: &App, listing: &Listing, storages: &[String]) -> Lacks 
     lacks
 }
 
-fn lacking(
+/// What is lacking of a database in one storage, oldest first, whether it is one that the database is backed up to or not.
+pub(super) fn lacking(
     app: &App,
     listing: &Listing,
     database: &DatabaseConfig,

@@ -104,7 +104,8 @@ async fn each(
         if app.cancel.is_cancelled() {
             return Err(interrupted());
         }
-        match mark(&place).await.map_err(Failure::from) {
+        let marking = async { Ok(mark(&place).await?) };
+        match app.stoppable_in_grace(marking).await {
             Ok(change) => done.push((place, change)),
             // What one storage has only the debris of may be whole in another.
             Err(failure) if failure.kind == Kind::NotFound => missing = Some(failure),

@@ -24,6 +24,7 @@ use super::state::{Alone, StateFile};
 use super::systemd::{self, Systemd};
 use super::work::{AtWork, Outcome, Piece};
 use super::{Origin, http, stores};
+use crate::backup;
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::prune::{self, Gate};
@@ -37,8 +38,9 @@ use crate::spool::Spool;
 const DRAIN: Duration = Duration::from_secs(5);
 const STOP: Duration = Duration::from_secs(3);
 
-// A removal that was begun comes to its end in that time, and hooks put right what they began.
+// A removal or a commit that was begun comes to its end in that time, and hooks put right what they began.
 const _: () = assert!(prune::GRACE.as_millis() < STOP.as_millis());
+const _: () = assert!(backup::GRACE.as_millis() < STOP.as_millis());
 const _: () = assert!(hooks::LONGEST_STOPPED.as_millis() < STOP.as_millis());
 // And all of it is over before whoever stops us loses patience.
 const _: () = assert!(DRAIN.as_secs() + STOP.as_secs() + LAST_NOTICES.as_secs() < 10);

@@ -98,8 +98,9 @@ async fn leased(
     for debris in &ripe {
         go_on(job)?;
         lease.look().await?;
-        report.swept.bytes += debris::sweep(debris).await?;
-        report.swept.folders += 1;
+        let went = debris::sweep(debris).await?;
+        report.swept.bytes += went.bytes;
+        report.swept.folders += went.folders;
         stage::reached("prune-swept");
     }
     Ok(())

@@ -166,6 +166,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`Problem::Locked`] when the store must keep it for now: then it is as it was.
     fn delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>>;
 
+    /// Whether an object could be removed, before anything that belongs to it is: [`Problem::Locked`] when the store must
+    /// keep it for now. A store that cannot tell says nothing.
+    fn may_delete<'a>(&'a self, _key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Bytes that can still be written, where the store can tell.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
 

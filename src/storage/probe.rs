@@ -1,13 +1,17 @@
 //! Proving that a store does what it must, with a small object of our own that is gone afterwards.
 
-use bytes::Bytes;
+use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Error, Features, NamedStore, ObjectKey, Problem, get};
+use super::{Error, Features, NamedStore, ObjectKey, Problem, get, within};
 
 /// The folder that probes are made in; it is no database's, for no listing looks for IDs there.
 const FOLDER: &str = "rdbkeeper-check";
+
+/// How long each step may take.
+const STEP: Duration = Duration::from_secs(30);
 
 /// What a store proved to do. All of writing, reading, listing and deleting worked, or there is an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -32,32 +36,39 @@ pub async fn probe(storage: &NamedStore) -> Result<Probed, Error> {
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let key = ObjectKey::new([FOLDER, &name])?;
     let content = Bytes::from(name);
-    store.put_new(&key, content.clone()).await?;
+    let place = store.describe();
+    let writing = store.put_new(&key, content.clone());
+    within(STEP, &place, format!("write {key}"), writing).await?;
     let probed = async {
-        if get(store, &key, content.len()).await? != content {
+        let reading = get(store, &key, content.len());
+        if within(STEP, &place, format!("read {key}"), reading).await? != content {
             return Err(wrong("read back what was written"));
         }
-        let listed = store.list(FOLDER).await?;
+        let listing = store.list(FOLDER);
+        let listed = within(STEP, &place, format!("list {FOLDER}"), listing).await?;
         if !listed.iter().any(|object| object.key == key) {
             return Err(wrong("list what was written"));
         }
-        let create_only = match store.put_new(&key, Bytes::new()).await {
+        let again = store.put_new(&key, Bytes::new());
+        let create_only = match within(STEP, &place, format!("write {key} once more"), again).await
+        {
             Ok(()) => false,
             Err(error) if error.problem == Problem::Exists => true,
             Err(error) => return Err(error),
         };
         let now = Timestamp::now();
-        let theirs = store.clock().await?;
-        let features = store.features().await?;
+        let theirs = within(STEP, &place, "ask for the time", store.clock()).await?;
+        let features = within(STEP, &place, "ask what it can do", store.features()).await?;
         Ok(Probed {
             create_only: create_only && !features.only_looks_first,
-            free_bytes: store.free_bytes().await?,
+            free_bytes: within(STEP, &place, "ask for its room", store.free_bytes()).await?,
             clock_ahead_seconds: theirs.duration_since(now).as_secs(),
             features,
         })
     }
     .await;
-    match store.delete(&key).await {
+    let deleting = store.delete(&key);
+    match within(STEP, &place, format!("delete {key}"), deleting).await {
         Err(error) if error.problem == Problem::Locked => Err(error.hint(
             "the bucket locks all that is written into it, so that pins and leases could never be removed: drop its default retention, and set `object_lock` here, which locks backups alone",
         )),

@@ -161,7 +161,12 @@ impl S3Store {
 
     /// Remembers that the server does not know create-only requests.
     fn give_up_create_only(&self) {
-        self.inner.no_create_only.store(true, Ordering::Relaxed);
+        if !self.inner.no_create_only.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{} does not know create-only requests: what is written there is looked for beforehand, and two that write the same at once are not told apart",
+                self.inner.name
+            );
+        }
     }
 
     /// How an object is to be kept, by its key.
@@ -305,6 +310,10 @@ impl Store for S3Store {
 
     fn delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.remove(key))
+    }
+
+    fn may_delete<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.must_be_unlocked(key))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {

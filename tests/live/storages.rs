@@ -182,6 +182,32 @@ fn everything_that_a_storage_lacks_is_copied_with_its_marks() {
 }
 
 #[test]
+fn what_a_storage_would_not_keep_comes_by_its_name_alone() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = program(
+        &server,
+        "[\"disk\", \"third\"]",
+        "keep_in = { third = { last = 1 } }",
+    );
+    let ids: Vec<String> = (0..3)
+        .map(|_| {
+            let now = program.json(["backup", "now", "--storage", "disk"]);
+            id_of(&now.expect(0).json()[0])
+        })
+        .collect();
+    let copied = |arguments: &[&str]| -> Vec<String> {
+        let ran = program.json(arguments).expect(0).json();
+        ran.as_array().unwrap().iter().map(id_of).collect()
+    };
+    let all = ["backup", "copy", "--all", "--to", "third"];
+    assert_eq!(copied(&all), [ids[2].clone()]);
+    assert!(copied(&all).is_empty());
+    let one = ["backup", "copy", &ids[0], "--to", "third"];
+    assert_eq!(copied(&one), [ids[0].clone()]);
+}
+
+#[test]
 fn a_copy_is_never_made_of_what_is_damaged_nor_over_what_is_there() {
     let server = Server::start(usual());
     server.client().run_all(sessions(300));

@@ -13,7 +13,7 @@ pub struct CopyArgs {
     /// The storage that is to have it
     #[arg(long, value_name = "STORAGE")]
     pub to: Name,
-    /// Every backup that the storage lacks, oldest first; of the databases that are named, or of all
+    /// Every backup that the storage lacks and would keep, oldest first; of the databases that are named, or of all
     #[arg(long)]
     pub all: bool,
     /// Where it is copied from; the nearest whole copy when it is not given.

@@ -7,6 +7,7 @@
 use aws_sdk_s3::types::ObjectLockLegalHoldStatus;
 use jiff::Timestamp;
 
+use super::client::DateTaker;
 use super::error::Fault;
 use super::{S3Store, Told};
 use crate::storage::{Error, ObjectKey, Problem};
@@ -64,7 +65,10 @@ impl S3Store {
             Versions::None => return self.remove_plainly(key, &action).await,
             Versions::Kept | Versions::Unknown => {}
         }
-        let Some(versions) = self.versions_of(key, &action).await? else {
+        let kept = self.versions().await? == Versions::Kept;
+        // Where it is not known whether there are versions, none listed says nothing of the object.
+        let listed = self.versions_of(key, &action).await?;
+        let Some(versions) = listed.filter(|listed| kept || !listed.is_empty()) else {
             return self.remove_plainly(key, &action).await;
         };
         for version in versions {
@@ -137,15 +141,32 @@ impl S3Store {
         Err(self.told(fault, action, right))
     }
 
+    /// Whether an object is locked. Without versions nothing can be.
+    pub(super) async fn must_be_unlocked(&self, key: &ObjectKey) -> Result<(), Error> {
+        if self.versions().await? == Versions::None {
+            return Ok(());
+        }
+        match self.lock_of(key, None).await {
+            Some(why) => {
+                let action = format!("delete {key}");
+                Err(Error::new(Problem::Locked, &self.inner.name, action).because(Told(why)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Why a version may not be removed, as far as the server tells.
     async fn lock_of(&self, key: &ObjectKey, version: Option<&str>) -> Option<String> {
         let connection = self.connection().await.ok()?;
+        let taker = DateTaker::default();
         let found = connection
             .client
             .head_object()
             .bucket(&self.config().bucket)
             .key(self.full(key.as_str()))
             .set_version_id(version.map(str::to_owned))
+            .customize()
+            .interceptor(taker.clone())
             .send()
             .await
             .ok()?;
@@ -154,7 +175,9 @@ impl S3Store {
         }
         let until = found.object_lock_retain_until_date()?;
         let until = Timestamp::from_second(until.secs()).ok()?;
-        (until > Timestamp::now()).then(|| format!("it is locked until {until}"))
+        // By the clock of who locks it.
+        let now = taker.taken().unwrap_or_else(Timestamp::now);
+        (until > now).then(|| format!("it is locked until {until}"))
     }
 
     /// The IDs of all versions of an object in the order in which they go; `None` where they cannot be listed.

@@ -237,6 +237,11 @@ impl Fault {
         self.status() == 501 || self.is(&["NotImplemented", "MethodNotAllowed"])
     }
 
+    /// Whether it says that it has not learned to do it.
+    pub(super) fn is_not_implemented(&self) -> bool {
+        self.status() == 501 || self.is(&["NotImplemented"])
+    }
+
     /// The error to tell.
     pub(super) fn told(self, asked: Asked<'_>) -> Error {
         let (problem, cause, hint) = match &self {
@@ -434,7 +439,11 @@ fn refused(refusal: &Refusal, asked: Asked<'_>) -> Words {
                 "try again"
             },
         ),
-        (code, _) if code.contains("ObjectLock") || refusal.message.contains("Object Lock") => {
+        (code, _)
+            if code.contains("ObjectLock")
+                || refusal.message.contains("Object Lock")
+                || refusal.message.contains("ObjectLock") =>
+        {
             words(
                 Problem::Misplaced,
                 said,

@@ -53,12 +53,22 @@ impl S3Store {
     ) -> Result<(), Error> {
         let parcel = Parcel::new(pieces);
         let mut tries = 0;
+        let mut create_only = self.creates_only();
+        let mut doubted = false;
         loop {
-            let create_only = self.creates_only();
-            if !create_only && self.look(key, token, action).await?.is_some() {
-                return Err(self.error(Problem::Exists, action, "there is one already"));
+            if !create_only {
+                match self.look(key, token, action).await? {
+                    Some(there) if !there.ours => {
+                        return Err(self.error(Problem::Exists, action, "there is one already"));
+                    }
+                    Some(there) if there.bytes == parcel.bytes() => return Ok(()),
+                    Some(_) | None => {}
+                }
             }
             let Err(fault) = self.put_once(key, &parcel, token, create_only).await? else {
+                if doubted {
+                    self.give_up_create_only();
+                }
                 return Ok(());
             };
             tries += 1;
@@ -69,8 +79,9 @@ impl S3Store {
                     tokio::time::sleep(BETWEEN * tries).await;
                     continue;
                 }
-            } else if create_only && fault.is_unknown_to_server() {
-                self.give_up_create_only();
+            } else if create_only && fault.is_not_implemented() {
+                // It may be something else of the request: what it says without shows it.
+                (create_only, doubted) = (false, true);
                 continue;
             }
             let error = self.told(fault, action, "s3:PutObject");

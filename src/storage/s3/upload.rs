@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::body::{Parcel, Pulse};
 use super::error::{Break, Fault};
 use super::put::Token;
-use super::{Keeping, S3Store, parts};
+use super::{DATA, Keeping, S3Store, parts};
 use crate::storage::{Error, ObjectKey, Problem, Upload};
 
 /// How many bytes are gathered and on their way together; a part that is larger goes alone.
@@ -204,6 +204,21 @@ impl S3Upload {
         self.must_be_whole(&action).await
     }
 
+    /// What is there is ours and wrong: it must not stay to be taken for the archive.
+    async fn remove_what_is_wrong(&self) {
+        let (store, key) = (&self.store, &self.key);
+        let removed = async {
+            let there = store.look(key, &self.token, "look at it").await?;
+            match there.is_some_and(|there| there.ours) {
+                true => store.remove(key).await,
+                false => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!("{error}: what was sent of it stays in {}", store.inner.name);
+        }
+    }
+
     /// Sends the last part, where there is more than one, and waits for all of them.
     async fn send_the_rest(&mut self) -> Result<(), Error> {
         if self.id.is_some() {
@@ -227,14 +242,17 @@ impl S3Upload {
         };
         match bytes {
             Some(bytes) if bytes == self.total => Ok(()),
-            Some(bytes) => Err(store.error(
-                Problem::Other,
-                action,
-                format!(
-                    "the server keeps {bytes} bytes of the {} that were sent",
-                    self.total
-                ),
-            )),
+            Some(bytes) => {
+                self.remove_what_is_wrong().await;
+                Err(store.error(
+                    Problem::Other,
+                    action,
+                    format!(
+                        "the server keeps {bytes} bytes of the {} that were sent",
+                        self.total
+                    ),
+                ))
+            }
             None => Err(store.error(
                 Problem::Other,
                 action,
@@ -414,8 +432,9 @@ impl S3Store {
         let sent = CompletedMultipartUpload::builder()
             .set_parts(Some(sent))
             .build();
+        let mut create_only = self.creates_only();
+        let mut doubted = false;
         loop {
-            let create_only = self.creates_only();
             if !create_only
                 && self
                     .look(key, token, action)
@@ -435,12 +454,18 @@ impl S3Store {
                 .set_if_none_match(create_only.then(|| "*".to_owned()))
                 .multipart_upload(sent.clone());
             let fault = match tokio::time::timeout(COMPLETION, request.send()).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => {
+                    if doubted {
+                        self.give_up_create_only();
+                    }
+                    return Ok(());
+                }
                 Ok(Err(error)) => Fault::from(error),
                 Err(_elapsed) => Fault::Broken(Break::Stalled),
             };
-            if create_only && fault.is_unknown_to_server() {
-                self.give_up_create_only();
+            if create_only && fault.is_not_implemented() {
+                // It may be something else of the request: what it says without shows it.
+                (create_only, doubted) = (false, true);
                 continue;
             }
             let error = self.told(fault, action, "s3:PutObject");
@@ -480,16 +505,30 @@ impl S3Store {
         }
     }
 
-    /// Whether an upload in parts can be begun and aborted.
+    /// Whether an upload in parts can be begun and aborted. It is begun as a dump is, so that a lock or a class which the
+    /// bucket does not know is found; nothing is ever created by it.
     pub(super) async fn can_upload_in_parts(&self) -> Result<bool, Error> {
         let token = Token::new(&self.inner.name)?;
-        let key = ObjectKey::new(["rdbkeeper-check", token.name().1])?;
-        let id = match self.begin_upload(&key, &token).await {
-            Ok(id) => id,
-            Err(error) if error.problem == Problem::Other => return Ok(false),
-            Err(error) => return Err(error),
+        let folder = ["rdbkeeper-check", token.name().1];
+        let dump = ObjectKey::new(folder.into_iter().chain([DATA]))?;
+        let Err(error) = self.begin_and_abort(&dump, &token).await else {
+            return Ok(true);
         };
-        self.abort_upload(&key, &id, "abort an upload").await?;
-        Ok(true)
+        if error.problem != Problem::Other {
+            return Err(error);
+        }
+        let config = self.config();
+        if config.object_lock.is_some() || config.storage_class.is_some() {
+            let plain = ObjectKey::new(folder)?;
+            if self.begin_and_abort(&plain, &token).await.is_ok() {
+                return Err(error);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn begin_and_abort(&self, key: &ObjectKey, token: &Token) -> Result<(), Error> {
+        let id = self.begin_upload(key, token).await?;
+        self.abort_upload(key, &id, "abort an upload").await
     }
 }

@@ -316,6 +316,45 @@ fn prune_leaves_what_is_locked_says_until_when_and_goes_on() {
 }
 
 #[test]
+fn a_backup_whose_data_alone_is_held_stays_whole() {
+    let Some(weed) = weed::shared() else { return };
+    let bucket = weed.locking_bucket();
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20));
+    let program = Program::new("");
+    program.configure(&format!(
+        "{}\n[[database]]\nname = \"web\"\nurl = \"{}\"\nmethod = \"scan\"\nstorage = [\"s3\"]\nkeep = {{ last = 1 }}\n",
+        bucket.table("s3"),
+        server.url(),
+    ));
+    let back_up = || {
+        let made = program.json(["backup", "now"]).expect(0).json();
+        made[0]["id"].as_str().unwrap().to_owned()
+    };
+    let held = back_up();
+    back_up();
+    let keys = bucket.keys();
+    let is_dump = |key: &&String| key.contains(&held) && key.contains("dump.rdb");
+    let dump = keys.iter().find(is_dump).unwrap();
+    let hold = |status: aws_sdk_s3::types::ObjectLockLegalHoldStatus| {
+        let hold = aws_sdk_s3::types::ObjectLockLegalHold::builder()
+            .status(status)
+            .build();
+        let client = bucket.client();
+        let put = client.put_object_legal_hold().bucket(bucket.name());
+        wait(put.key(dump).legal_hold(hold).send()).unwrap();
+    };
+    hold(aws_sdk_s3::types::ObjectLockLegalHoldStatus::On);
+    let pruned = program.run(["backup", "prune"]).expect(0);
+    assert!(pruned.stdout.contains("legal hold"), "{pruned:?}");
+    program.run(["backup", "delete", &held, "--yes"]).expect(5);
+    program.run(["backup", "verify", &held]).expect(0);
+    hold(aws_sdk_s3::types::ObjectLockLegalHoldStatus::Off);
+    program.run(["backup", "prune"]).expect(0);
+    assert!(!bucket.keys().iter().any(|key| key.contains(&held)));
+}
+
+#[test]
 fn check_says_what_a_storage_does_not_honour() {
     let Some(weed) = weed::shared_open() else {
         return;
