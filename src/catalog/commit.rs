@@ -276,7 +276,8 @@ mod tests {
                 compression: Compression::None,
                 encryption: None,
                 recipients: Vec::new(),
-                header: None,
+                header_bytes: None,
+                header_sha256: None,
             },
         };
         let key = place.key("dump.rdb").unwrap();

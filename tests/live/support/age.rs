@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use age::secrecy::ExposeSecret as _;
 
-use super::servers::{announce, folder as test_folder};
+use super::servers::{announce, test_folder};
 
 /// A key pair.
 pub struct Key {
