@@ -10,8 +10,9 @@ use std::rc::Rc;
 use age::secrecy::SecretString;
 
 use super::keys::scrypt_alone;
-use crate::config::{Encryption, PassphraseError, SecretError, judge_passphrase};
+use crate::config::{Encryption, PassphraseError, SecretError, SecretSource, judge_passphrase};
 use crate::failure::{Failure, Kind};
+use crate::secret::Secret;
 
 /// The work factor of passphrases: 2^17 rounds take 128 MiB of memory and less than a second, once a backup.
 pub const WORK_FACTOR: u8 = 17;
@@ -66,9 +67,7 @@ impl Seal {
                     .map(|recipient| recipient.key() as &dyn age::Recipient),
             ),
             Encryption::Passphrase(source) => {
-                let passphrase = source.read()?;
-                judge_passphrase(&passphrase)?;
-                let passphrase = SecretString::from(passphrase.expose().to_owned());
+                let passphrase = SecretString::from(passphrase(source)?.expose().to_owned());
                 let mut recipient = age::scrypt::Recipient::new(passphrase);
                 recipient.set_work_factor(WORK_FACTOR);
                 let _alone = scrypt_alone();
@@ -78,6 +77,23 @@ impl Seal {
         let encryptor = encryptor.map_err(|error| Error::Recipients(error.to_string()))?;
         Ok(Some(Seal { encryptor }))
     }
+}
+
+/// Finds out whether [`Seal::new`] would succeed, without its work.
+///
+/// # Errors
+/// When the passphrase cannot be read, or would not be taken for one when the backup is read back.
+pub fn judge(encryption: &Encryption) -> Result<(), Error> {
+    match encryption {
+        Encryption::Passphrase(source) => passphrase(source).map(drop),
+        Encryption::None | Encryption::Recipients(_) => Ok(()),
+    }
+}
+
+fn passphrase(source: &SecretSource) -> Result<Secret, Error> {
+    let passphrase = source.read()?;
+    judge_passphrase(&passphrase)?;
+    Ok(passphrase)
 }
 
 /// What takes the bytes of an archive: as they are, or encrypted on their way.

@@ -254,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn a_verification_without_the_key_is_no_success_and_no_failure() {
+        let stored = Attempt {
+            stored_only: true,
+            ..Attempt::new(at(20), at(21), None)
+        };
+        let whole = Attempt::new(at(10), at(11), None);
+        let record = Record::default().after(whole).after(stored.clone());
+        assert_eq!(record.succeeded_at, Some(at(11)));
+        assert_eq!(record.failing_since, None);
+        assert!(
+            serde_json::to_string(&stored)
+                .unwrap()
+                .contains("\"stored_only\":true")
+        );
+    }
+
+    #[test]
     fn that_old_backups_stay_is_remembered_since_when_until_they_go() {
         let failed = |message: &str| Some(message.to_owned());
         let record = Record::default()

@@ -1,8 +1,11 @@
 //! Backups encrypted with age: who can read them, who can't, and that everybody else's tools can, too.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rdbkeeper::catalog::manifest::{Manifest, Read};
 
 use crate::cmd;
 use crate::support::age::{self, Key};
@@ -41,7 +44,6 @@ fn recipients(keys: &[&Key]) -> String {
 
 /// Writes a key or a passphrase into the program's folder.
 fn key_file(program: &Program, name: &str, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
     let path = program.folder().join(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -249,6 +251,7 @@ fn a_passphrase_encrypts_and_its_file_alone_brings_the_keys_back() {
     let bare = Program::new("[[database]]\nname = \"other\"\nurl = \"redis://127.0.0.1:1\"\n");
     let passphrase = key_file(&bare, "passphrase", PASSPHRASE);
     let wrong = key_file(&bare, "wrong", "correct horse battery stapel");
+    let key = key_file(&bare, "key", &Key::new().file());
     let file = folder.join("dump.rdb.zst.age");
     for by in [&folder, &file] {
         let by = by.to_str().unwrap();
@@ -256,6 +259,8 @@ fn a_passphrase_encrypts_and_its_file_alone_brings_the_keys_back() {
         let with = |file: &Path| bare.run([&restore[..], &[file.to_str().unwrap()]].concat());
         let said = with(&wrong).expect(1).stderr;
         assert!(said.contains("the passphrase is not the one"), "{said}");
+        let said = with(&key).expect(1).stderr;
+        assert!(said.contains("what is given is an age identity"), "{said}");
         with(&passphrase).expect(0);
         Contents::of(&mut server.client())
             .must_equal(&loaded(&bare.folder().join("out.rdb")), "the restored file");
@@ -542,6 +547,60 @@ fn a_passphrase_that_would_not_read_the_backup_back_makes_none() {
         said.contains("begins with #") && !said.contains("hunter2"),
         "{said}"
     );
+}
+
+#[test]
+fn what_a_newer_version_encrypted_is_no_damage() {
+    let server = filled();
+    let key = Key::new();
+    let program = program(&server, &recipients(&[&key]));
+    let (_, folder) = back_up(&program);
+    let file = folder.join("manifest.json");
+    let Read::Whole(mut manifest) = Manifest::read(&fs::read(&file).unwrap()) else {
+        panic!("the manifest is not whole");
+    };
+    manifest.data.encryption = Some("later".to_owned());
+    let mut permissions = fs::metadata(&file).unwrap().permissions();
+    permissions.set_mode(0o600);
+    fs::set_permissions(&file, permissions).unwrap();
+    fs::write(&file, manifest.to_bytes().unwrap()).unwrap();
+    let said = program.run(["backup", "verify", "web"]).expect(1).stderr;
+    assert!(said.contains("a newer rdbkeeper made it"), "{said}");
+    assert!(!folder.join("damaged").exists());
+}
+
+#[test]
+fn check_tells_of_keys_that_are_missing_wrong_or_of_others() {
+    let server = filled();
+    let [key, other] = [Key::new(), Key::new()];
+    let keys = format!("{}\nidentity_file = \"key\"", recipients(&[&key]));
+    let program = program(&server, &keys);
+    let check = || program.run(["check"]).expect(0).stdout;
+    assert!(check().contains("could not be read back here: `identity_file`"));
+    key_file(&program, "key", "hunter2");
+    let said = check();
+    assert!(
+        said.contains("is no age identity") && !said.contains("hunter2"),
+        "{said}"
+    );
+    key_file(&program, "key", &other.file());
+    assert!(check().contains("backups made now could not be read back with it"));
+    key_file(&program, "key", &format!("{}{}", other.file(), key.file()));
+    assert!(!check().contains("read back"));
+    configure(&program, &server, "passphrase_file = \"secret\"");
+    let failed = |expected: &str| {
+        let said = program.run(["check"]).expect(2).stderr;
+        assert!(
+            said.contains("backups of web cannot be encrypted"),
+            "{said}"
+        );
+        assert!(said.contains(expected), "{said}");
+    };
+    failed("the file is not there");
+    key_file(&program, "secret", "two\nlines\n");
+    failed("several lines");
+    key_file(&program, "secret", PASSPHRASE);
+    assert!(!check().contains("read back"));
 }
 
 /// The commands of the emergency page for an encrypted backup, in this folder and with this key.

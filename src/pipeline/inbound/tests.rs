@@ -338,6 +338,12 @@ fn the_header_of_a_hostile_age_file_has_an_end() {
         matches!(&read, Err(Error::Key(error)) if error.to_string().contains("longer than")),
         "{read:?}"
     );
+    let armored = b"\n-----BEGIN AGE ENCRYPTED FILE-----\nYWdlLWVuY3J5cHRpb24=\n";
+    let read = read_with(armored, None, &Keys::default());
+    assert!(
+        matches!(read, Err(Error::Key(KeyError::Armored))),
+        "{read:?}"
+    );
     let later = b"age-encryption.org/v2\n-> x\n\n--- \n";
     let read = read_with(later, None, &Keys::default());
     assert!(
