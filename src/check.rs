@@ -4,8 +4,10 @@
 use serde::Serialize;
 
 use crate::backup::Job;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, SecretSource};
 use crate::failure::Failure;
+use crate::pipeline::keys::{Holds, KeySource, Keys};
+use crate::pipeline::seal;
 use crate::server::info::Role;
 use crate::server::{Endpoint, Facts};
 use crate::source::{Choice, plan};
@@ -136,6 +138,41 @@ pub async fn server(job: &Job) -> Result<Server, Failure> {
             .collect(),
         reasons: plan.reasons,
         warnings: plan.warnings.into_iter().chain(unencrypted(job)).collect(),
+    })
+}
+
+/// Judges the keys of a database: what encrypts its backups, and what would read them back on this host. Gives what a
+/// person should know although backups can be made.
+///
+/// # Errors
+/// When they cannot, for want of the passphrase.
+pub fn keys(database: &DatabaseConfig) -> Result<Vec<String>, Failure> {
+    seal::judge(&database.encryption)?;
+    let Some(identity) = &database.identity else {
+        return Ok(Vec::new());
+    };
+    let name = match identity {
+        SecretSource::File(_) => "`identity_file`",
+        SecretSource::Inline(_) => "`identity`",
+    };
+    let keys = Keys::new(vec![KeySource {
+        holds: Holds::Identities,
+        secret: identity.clone(),
+        name: name.to_owned(),
+    }]);
+    if let Some(problem) = keys.problems().first() {
+        return Ok(vec![format!(
+            "encrypted backups could not be read back here: {problem}"
+        )]);
+    }
+    let recipients = database.encryption.recipients();
+    let held = keys.public_keys();
+    let fits = recipients.is_empty() || recipients.iter().any(|key| held.contains(key));
+    Ok(match fits {
+        true => Vec::new(),
+        false => vec![format!(
+            "none of the keys in {name} belongs to `recipients`: backups made now could not be read back with it"
+        )],
     })
 }
 

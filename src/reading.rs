@@ -130,8 +130,15 @@ pub async fn prove(subject: &Subject, keys: &Keys) -> Result<(), Error<Infallibl
     let head = match subject {
         Subject::Stored(backup) => {
             let data = &backup.manifest.data;
-            if data.encryption.is_none() {
-                return Ok(());
+            match data.encryption.as_deref() {
+                None => return Ok(()),
+                Some("age") => {}
+                Some(other) => {
+                    let error = KeyError::Newer {
+                        encryption: other.to_owned(),
+                    };
+                    return Err(failed(inbound::Error::Key(error)));
+                }
             }
             let key = backup
                 .place
@@ -140,10 +147,10 @@ pub async fn prove(subject: &Subject, keys: &Keys) -> Result<(), Error<Infallibl
             let store = backup.place.store();
             let head = store.read_range(&key, 0..HEADER_LIMIT as u64).await;
             let head = head.map_err(|error| failed(inbound::Error::Storage(error)))?;
-            if let Some(header) = &data.header {
-                let length = usize::try_from(header.bytes).unwrap_or(usize::MAX);
+            if let (Some(length), Some(digest)) = (data.header_bytes, &data.header_sha256) {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let bytes = head.get(..length).unwrap_or(&head);
-                if sha256(bytes) != header.sha256 {
+                if sha256(bytes) != *digest {
                     let why = "the SHA-256 of its age header is not the one in its manifest";
                     return Err(failed(inbound::Error::Damaged(why.to_owned())));
                 }
@@ -253,8 +260,9 @@ fn of_key(subject: &str, recipients: &[String], error: KeyError) -> Failure {
         failure = failure.cause(format!("it is encrypted to {}", recipients.join(", ")));
     }
     match error {
-        KeyError::Missing { passphrase: true } => failure.hint(WHERE_PASSPHRASE),
-        KeyError::Missing { passphrase: false } => failure.hint(WHERE),
+        KeyError::Missing { passphrase } | KeyError::OtherKind { passphrase } => {
+            failure.hint(if passphrase { WHERE_PASSPHRASE } else { WHERE })
+        }
         KeyError::Wrong {
             passphrase,
             problems,
@@ -268,8 +276,12 @@ fn of_key(subject: &str, recipients: &[String], error: KeyError) -> Failure {
         KeyError::Unusable { .. } => {
             failure.hint("a relative name in the configuration is looked for in $CREDENTIALS_DIRECTORY, then beside the configuration; --identity FILE names another file")
         }
-        KeyError::Excessive { .. } | KeyError::Format => failure
+        KeyError::Excessive { .. }
+        | KeyError::Format
+        | KeyError::LongHeader
+        | KeyError::Armored => failure
             .hint("decrypt it with the newest `age -d`, and name the result by its path"),
+        KeyError::Newer { .. } => failure.hint("use the newest rdbkeeper"),
     }
 }
 

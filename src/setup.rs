@@ -13,7 +13,7 @@ use crate::config::{
     Config, DatabaseConfig, Encryption, Environment, FileRef, Method as ConfiguredMethod,
     SecretSource, StorageConfig,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::keys::{Holds, KeySource, Keys};
 use crate::prune;
@@ -134,17 +134,28 @@ pub fn job(
     })
 }
 
-/// The keys that read encrypted backups back: those in the file of `--identity` where one is named, else those of
-/// the configured database, else (a file that somebody brought, a database that is not configured) all there are.
-/// None is read before an encrypted backup is met.
-pub fn keys(config: &Config, database: Option<&str>, identity: Option<&Path>) -> Keys {
-    if let Some(path) = identity {
-        return Keys::new(vec![KeySource {
-            holds: Holds::Either,
-            secret: SecretSource::File(FileRef::at(path)),
-            name: format!("--identity {}", path.display()),
-        }]);
+/// The keys in the file of `--identity`, which is read at once: who names it means it.
+///
+/// # Errors
+/// [`Kind::Usage`] when it cannot be used.
+pub fn identity(path: &Path) -> Result<Keys, Failure> {
+    let keys = Keys::new(vec![KeySource {
+        holds: Holds::Either,
+        secret: SecretSource::File(FileRef::at(path)),
+        name: format!("--identity {}", path.display()),
+    }]);
+    let problem = keys.problems().first().cloned();
+    match problem {
+        None => Ok(keys),
+        Some(problem) => Err(Failure::new(Kind::Usage, "the key cannot be had")
+            .cause(problem)
+            .hint("--identity names a file with age identities (AGE-SECRET-KEY-1…) or with a passphrase, readable by this user")),
     }
+}
+
+/// The keys that read encrypted backups back where none is named: those of the configured database, else (a file that
+/// somebody brought, a database that is not configured) all there are. None is read before an encrypted backup is met.
+pub fn keys(config: &Config, database: Option<&str>) -> Keys {
     let configured = database.and_then(|name| config.database(name).ok());
     let databases = match configured {
         Some(database) => std::slice::from_ref(database),

@@ -35,6 +35,9 @@ pub struct Verified {
     pub result: &'static str,
     /// Whether there was a manifest whose SHA-256 digests were compared.
     pub digests: bool,
+    /// Whether it had been found damaged before, and was not read whole now, so that the mark stands.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub still_damaged: bool,
     /// Stored bytes.
     pub bytes: u64,
     /// What is in it; absent when it was not opened.
@@ -67,7 +70,7 @@ pub async fn verify(subject: Subject, keys: &Keys, meter: Meter) -> Result<Verif
         // That the key does not fit is told when all has been read, for damage is the graver finding.
         Ok(())
         | Err(reading::Error::Read {
-            error: inbound::Error::Key(_),
+            error: inbound::Error::Key(KeyError::Wrong { .. } | KeyError::Unusable { .. }),
             ..
         }) => read_back(subject.clone(), keys.clone(), meter).await,
         Err(error) => Err(error.into()),
@@ -109,6 +112,7 @@ async fn compare_stored(subject: Subject, meter: Meter) -> Result<Verified, Fail
     digest_async(subject.clone(), meter).await?;
     Ok(Verified {
         result: "stored",
+        still_damaged: matches!(&subject, Subject::Stored(backup) if backup.damaged),
         bytes,
         ..Verified::of(&subject)
     })
@@ -163,6 +167,7 @@ impl Verified {
             storage,
             path,
             result: "",
+            still_damaged: false,
             digests: manifest.is_some(),
             bytes: 0,
             content: None,

@@ -99,7 +99,8 @@ pub(super) fn manifest(
             compression: job.compression,
             encryption: job.encryption.is_on().then(|| "age".to_owned()),
             recipients: job.encryption.recipients(),
-            header: packed.header.clone(),
+            header_bytes: packed.header.as_ref().map(|header| header.bytes),
+            header_sha256: packed.header.as_ref().map(|header| header.sha256.clone()),
         },
     }
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::BackupId;
 use crate::pipeline::inbound::Expected;
-use crate::pipeline::outbound::HeaderFacts;
 use crate::pipeline::{Compression, sha256};
 use crate::rdb::{Report, Summary};
 
@@ -159,9 +158,12 @@ pub struct Data {
     /// Who can read it: age public keys. Encrypted and without any: whoever knows the passphrase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
-    /// What the encryption put in front: a wrong key and a damaged header are told apart by it.
+    /// How many bytes the encryption put in front.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub header: Option<HeaderFacts>,
+    pub header_bytes: Option<u64>,
+    /// Their SHA-256: a wrong key and a damaged header are told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_sha256: Option<String>,
 }
 
 impl Data {
@@ -266,7 +268,8 @@ mod tests {
                 compression: Compression::Zstd(3),
                 encryption: None,
                 recipients: Vec::new(),
-                header: None,
+                header_bytes: None,
+                header_sha256: None,
             },
         }
     }

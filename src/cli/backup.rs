@@ -1,6 +1,5 @@
 //! `backup now`, `list`, `show`, `verify`, `delete`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -208,12 +207,15 @@ pub(super) async fn find_copies(
 }
 
 /// The keys that may open a backup.
-pub(super) fn keys_of(app: &App, subject: &Subject, identity: Option<&Path>) -> Keys {
+pub(super) fn keys_of(app: &App, subject: &Subject, given: Option<&Keys>) -> Keys {
+    if let Some(given) = given {
+        return given.clone();
+    }
     let database = match subject {
         Subject::Stored(backup) => Some(backup.manifest.database.as_str()),
         Subject::File(_) => None,
     };
-    setup::keys(&app.config, database, identity)
+    setup::keys(&app.config, database)
 }
 
 /// Lists what is there, of the named databases or of all, with the shrunk ones marked.
@@ -376,6 +378,8 @@ pub(super) fn marks(backup: &Backup) -> Vec<&'static str> {
 
 /// `backup verify`: every backup that is meant is read, even after one that is damaged.
 pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
+    let given = args.identity.identity.as_deref();
+    let given = given.map(setup::identity).transpose()?;
     let mut results = Vec::new();
     let mut silent = false;
     if args.selectors.is_empty() {
@@ -405,7 +409,7 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
         let verified = match subject {
             Ok(subject) => {
                 let meter = Meter::default();
-                let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+                let keys = keys_of(app, &subject, given.as_ref());
                 let work = verify::verify(subject, &keys, meter.clone());
                 app.with_progress("verifying", Unit::Bytes, &meter, work)
                     .await
@@ -491,8 +495,12 @@ fn verified_text(app: &App, name: &str, verified: &Verified) -> String {
             content.checksum
         ),
         None => format!(
-            "{result} {what}: {}, size and SHA-256 match; it is encrypted and the key is not here, so this is all that could be checked\n",
-            HumanBytes(verified.bytes)
+            "{result} {what}: {}, size and SHA-256 match; it is encrypted and the key is not here, so this is all that could be checked{}\n",
+            HumanBytes(verified.bytes),
+            match verified.still_damaged {
+                true => "; its mark DAMAGED stands until it is verified with the key",
+                false => "",
+            }
         ),
     }
 }

@@ -56,8 +56,10 @@ pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
             Ok(job) => check::server(&job).await.map(|found| (job, found)),
             Err(failure) => Err(failure),
         };
+        let keys = check::keys(database);
         match tried {
-            Ok((job, found)) => {
+            Ok((job, mut found)) => {
+                found.warnings.extend(keys.iter().flatten().cloned());
                 text.push_str(&server_text(app, &job, &found));
                 let mut document = serde_json::to_value(&found).unwrap_or_default();
                 if let Some(sessions) = check::sessions(database).await {
@@ -78,6 +80,14 @@ pub(super) async fn check(app: &App, args: CheckArgs) -> Result<u8, Failure> {
                 databases.push(
                     json!({ "database": database.name.as_str(), "error": error_json(&failure) }),
                 );
+            }
+        }
+        if let Err(failure) = keys {
+            let name = &database.name;
+            let failure = failure.context(format!("backups of {name} cannot be encrypted"));
+            failed(app, &failure);
+            if let Some(document) = databases.last_mut().filter(|d| d.get("error").is_none()) {
+                document["error"] = error_json(&failure);
             }
         }
     }

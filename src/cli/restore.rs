@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::args::{self, RestoreArgs};
 use super::backup::{find_copies, keys_of};
-use super::context::App;
+use super::context::{App, interrupted};
 use super::output::Paint;
 use super::progress::Unit;
 use crate::catalog::selector::Subject;
@@ -17,13 +17,14 @@ use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
-use crate::restore::{self, Backup, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
+use crate::restore::{self, Backup, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
 use crate::server::{Address, Endpoint};
+use crate::setup;
 use crate::spool::Spool;
 use crate::target::Rename;
-use crate::target::file::Existing;
+use crate::target::file::{Existing, PendingFile};
 use crate::target::live::OnConflict;
 use crate::units::{HumanBytes, HumanCount};
 
@@ -66,6 +67,9 @@ impl From<Failure> for Stop {
 
 /// Restores to a server or into a file, from the nearest copy that is whole.
 pub(super) async fn restore(app: &App, args: RestoreArgs) -> Result<u8, Failure> {
+    let given = args.identity.as_deref();
+    let given = given.map(setup::identity).transpose()?;
+    let to = destination(app, &args).await?;
     let only = args.storage.as_ref().map(|name| name.as_str());
     let mut copies = app
         .stoppable(find_copies(app, &args.selector, only))
@@ -74,7 +78,7 @@ pub(super) async fn restore(app: &App, args: RestoreArgs) -> Result<u8, Failure>
         .peekable();
     let mut first: Option<Failure> = None;
     while let Some(subject) = copies.next() {
-        match from_copy(app, &args, subject).await {
+        match from_copy(app, &args, &to, given.as_ref(), subject).await {
             Ok(code) => return Ok(code),
             Err(Stop::Final(mut failure)) => {
                 if let (Kind::Damaged, Some(other)) = (failure.kind, copies.peek()) {
@@ -103,9 +107,41 @@ fn elsewhere(other: &Subject) -> Option<String> {
     ))
 }
 
-async fn from_copy(app: &App, args: &RestoreArgs, subject: Subject) -> Result<u8, Stop> {
+/// Where to, as far as it can be judged before a backup is read.
+enum Destination<'a> {
+    Server(Box<Endpoint>, &'a str),
+    File(&'a Path),
+}
+
+/// Judges the destination, and asks for what it wants from a person: before anything is fetched, which may take long.
+async fn destination<'a>(app: &App, args: &'a RestoreArgs) -> Result<Destination<'a>, Failure> {
+    match (&args.to.to, &args.to.to_file) {
+        (Some(to), _) => {
+            let endpoint = app.stoppable(log_in(endpoint(app, args, to)?)).await?;
+            Ok(Destination::Server(Box::new(endpoint), to))
+        }
+        (None, Some(path)) => {
+            if !args.dry_run {
+                // Dropped at once, it leaves nothing.
+                PendingFile::create(path, existing(args))?;
+            }
+            Ok(Destination::File(path))
+        }
+        // The command line's own rules see to it that there is one.
+        (None, None) => Err(Failure::new(Kind::Usage, "no destination is given")
+            .hint("add --to NAME|URL or --to-file PATH")),
+    }
+}
+
+async fn from_copy(
+    app: &App,
+    args: &RestoreArgs,
+    to: &Destination<'_>,
+    given: Option<&Keys>,
+    subject: Subject,
+) -> Result<u8, Stop> {
     let mut request = request(args)?;
-    let keys = keys_of(app, &subject, args.identity.as_deref());
+    let keys = keys_of(app, &subject, given);
     // Before anything is fetched: whoever lacks the key is to know at once.
     app.stoppable(reading::may_read(&subject, &keys))
         .await
@@ -118,13 +154,12 @@ async fn from_copy(app: &App, args: &RestoreArgs, subject: Subject) -> Result<u8
         keys,
         runtime: Handle::current(),
     });
-    match (&args.to.to, &args.to.to_file) {
-        (Some(to), _) => to_server(app, args, to, backup, request).await,
-        (None, Some(path)) => to_file(app, args, path, backup, request).await,
-        // The command line's own rules see to it that there is one.
-        (None, None) => Err(Failure::new(Kind::Usage, "no destination is given")
-            .hint("add --to NAME|URL or --to-file PATH")
-            .into()),
+    match to {
+        Destination::Server(endpoint, to) => {
+            let endpoint = endpoint.as_ref().clone();
+            to_server(app, args, (to, endpoint), backup, request).await
+        }
+        Destination::File(path) => to_file(app, args, path, backup, request).await,
     }
 }
 
@@ -135,13 +170,20 @@ async fn fetched(app: &App, subject: Subject) -> Result<Subject, Stop> {
         file @ Subject::File(_) => return Ok(file),
     };
     let (spool, meter) = (Spool::new(&app.config.daemon.spool_dir), Meter::default());
-    let work = app.stoppable(restore::fetch(backup, &spool, &meter));
+    let work = async {
+        tokio::select! {
+            fetched = restore::fetch(backup, &spool, &meter) => fetched,
+            () = app.cancel.cancelled() => Err(NotFetched::Copy(interrupted())),
+        }
+    };
     let fetched = app
         .with_progress("fetching", Unit::Bytes, &meter, work)
         .await;
     match fetched {
         Ok(backup) => Ok(Subject::Stored(Box::new(backup))),
-        Err(failure) => Err(of_read(failure)),
+        Err(NotFetched::Copy(failure)) => Err(of_read(failure)),
+        // No other copy would fit either.
+        Err(NotFetched::Spool(failure)) => Err(Stop::Final(failure)),
     }
 }
 
@@ -215,6 +257,13 @@ fn request(args: &RestoreArgs) -> Result<Request, Failure> {
     Ok(request)
 }
 
+fn existing(args: &RestoreArgs) -> Existing {
+    match args.yes {
+        true => Existing::Replace,
+        false => Existing::Refuse,
+    }
+}
+
 /// Shows the journey's progress by a meter.
 fn progress(meter: &Meter) -> OnProgress {
     let meter = meter.clone();
@@ -240,14 +289,10 @@ async fn to_file(
             .map_err(of_copy)?;
         return Ok(dry_run(app, &plan)?);
     }
-    let existing = match args.yes {
-        true => Existing::Replace,
-        false => Existing::Refuse,
-    };
     let work = restore::to_file(
         backup,
         path,
-        existing,
+        existing(args),
         request,
         progress(&meter),
         app.cancel.clone(),
@@ -263,11 +308,10 @@ async fn to_file(
 async fn to_server(
     app: &App,
     args: &RestoreArgs,
-    to: &str,
+    (to, endpoint): (&str, Endpoint),
     backup: Arc<Readable>,
     mut request: Request,
 ) -> Result<u8, Stop> {
-    let endpoint = log_in(endpoint(app, args, to)?).await?;
     request.into = endpoint.address.db().map(DbIndex);
     if args.rate.is_none()
         && let Ok(database) = app.config.database(to)

@@ -12,11 +12,14 @@ use crate::catalog::manifest::Rdb;
 use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::Failure;
 use crate::meter::Meter;
+use crate::setup;
 use crate::units::{HumanBytes, HumanCount};
 use crate::verify::{self, Verified};
 
 /// `backup show`.
 pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
+    let given = args.identity.identity.as_deref();
+    let given = given.map(setup::identity).transpose()?;
     let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
     match subject {
         Subject::Stored(backup) => {
@@ -40,7 +43,7 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
         }
         subject @ Subject::File(_) => {
             let meter = Meter::default();
-            let keys = keys_of(app, &subject, args.identity.identity.as_deref());
+            let keys = keys_of(app, &subject, given.as_ref());
             let work = verify::verify(subject, &keys, meter.clone());
             let verified = app
                 .with_progress("reading", Unit::Bytes, &meter, work)

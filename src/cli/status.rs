@@ -51,6 +51,16 @@ fn text(app: &App, picture: &Picture, reasons: &[Reason], now: Timestamp) -> Str
         };
         text.push_str(&format!("{label}: {}{since}\n", printable(&reason.message)));
     }
+    for state in &picture.databases {
+        let verified = state.records.get(&Task::Verify);
+        let verified = verified.and_then(|record| record.attempt.as_ref());
+        if verified.is_some_and(|attempt| attempt.stored_only) {
+            text.push_str(&format!(
+                "{}: last verified without the key: only size and SHA-256 of what is stored were compared\n",
+                state.name
+            ));
+        }
+    }
     if !picture.is_scheduled() {
         text.push_str(
             "no backup is scheduled: nothing is expected to be there; `schedule` in the configuration says when\n",

@@ -167,6 +167,51 @@ pub fn looks_like_identities(text: &Secret) -> bool {
     })
 }
 
+/// Judges a passphrase: what encrypts must be told from other things, and be typed, when a backup is read back.
+///
+/// # Errors
+/// When it would not; nothing of it is in the error.
+pub fn judge_passphrase(text: &Secret) -> Result<(), PassphraseError> {
+    let text = text.expose();
+    let start = text.trim_start();
+    if start.is_empty() {
+        return Err(PassphraseError::Empty);
+    }
+    if start.starts_with("age1") {
+        return Err(PassphraseError::Recipient);
+    }
+    if start.starts_with('#') && text.lines().count() == 1 {
+        return Err(PassphraseError::Comment);
+    }
+    if looks_like_identities(&Secret::new(text)) {
+        return Err(PassphraseError::Identity);
+    }
+    match text.contains(['\n', '\r']) {
+        true => Err(PassphraseError::Lines),
+        false => Ok(()),
+    }
+}
+
+/// Why a text is no passphrase for backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PassphraseError {
+    /// Nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// More than a line.
+    #[error("it has several lines, and a passphrase is one")]
+    Lines,
+    /// A public key.
+    #[error("it is a public key of age, no passphrase: `recipients` is meant")]
+    Recipient,
+    /// A file of keys.
+    #[error("it is a file of age keys, no passphrase: `identity_file` is meant")]
+    Identity,
+    /// What a file of keys begins with.
+    #[error("it begins with #, like a comment in a file of age keys; take another passphrase")]
+    Comment,
+}
+
 /// Why a text holds no private keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
@@ -211,7 +256,15 @@ pub(super) fn read_encryption(reader: &TableReader<'_, '_>) -> Option<Encryption
             );
             None
         }
-        (_, Some(found)) => Some(Encryption::Passphrase(found.value)),
+        (_, Some(found)) => {
+            if let SecretSource::Inline(text) = &found.value
+                && let Err(error) = judge_passphrase(text)
+            {
+                reading.mistake(found.span, format!("`passphrase`: {error}"));
+                return None;
+            }
+            Some(Encryption::Passphrase(found.value))
+        }
         (None, None) => None,
     }
 }
@@ -326,5 +379,26 @@ mod tests {
         assert!(!looks_like_identities(&Secret::new(
             "correct horse battery staple"
         )));
+    }
+
+    #[test]
+    fn a_passphrase_is_a_line_that_is_taken_for_nothing_else() {
+        for (text, expected) in [
+            ("correct horse", Ok(())),
+            ("hunter#2", Ok(())),
+            ("", Err(PassphraseError::Empty)),
+            (" \n", Err(PassphraseError::Empty)),
+            ("two\nlines", Err(PassphraseError::Lines)),
+            ("two\rlines", Err(PassphraseError::Lines)),
+            ("#hunter2", Err(PassphraseError::Comment)),
+            ("age1xyz", Err(PassphraseError::Recipient)),
+            ("# made\nage-secret-key-1X", Err(PassphraseError::Identity)),
+            ("-----BEGIN X", Err(PassphraseError::Identity)),
+        ] {
+            let text = Secret::new(text);
+            assert_eq!(judge_passphrase(&text), expected, "{}", text.expose());
+            // What encrypts is a passphrase to a reader that takes keys as well.
+            assert!(expected.is_err() || !looks_like_identities(&text));
+        }
     }
 }

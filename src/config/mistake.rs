@@ -125,6 +125,8 @@ fn place(source: &str, mistake: Mistake) -> PlacedMistake {
 
     let shown = if inside_long_secret(&source[..line_start]) {
         "…".to_owned()
+    } else if inside_recipients(&source[..line_start]) {
+        only_public_keys(line)
     } else {
         blank(
             line,
@@ -202,9 +204,56 @@ fn blank(line: &str, unknown: Option<usize>) -> String {
         if hidden || looks_secret(key) || is_odd_url(key, &line[equals + 1..]) {
             return format!("{}= …", blank_urls(&line[..equals]));
         }
+        if is_recipients(key) {
+            let (before, after) = line.split_at(equals + 1);
+            return format!("{}{}", blank_urls(before), only_public_keys(after));
+        }
         from = equals + 1;
     }
     blank_urls(line)
+}
+
+/// Whether a key is `recipients`, or meant to be: a passphrase or a private key may have been put there.
+fn is_recipients(key: &str) -> bool {
+    let key = key.rsplit('.').next().unwrap_or(key);
+    let key = key.trim_matches(|c: char| !c.is_alphanumeric());
+    strsim::jaro_winkler(&key.to_ascii_lowercase(), "recipients") > 0.8
+}
+
+/// Whether the text ends within the list of `recipients`.
+fn inside_recipients(before: &str) -> bool {
+    // What comes last of all that reads `key = …`; a `=` within quotation marks is none.
+    let lines = before.lines().rev();
+    let mut within = String::new();
+    for line in lines {
+        if let Some((key, value)) = line.split_once('=')
+            && (!key.contains(['"', '\'']) || key.trim().ends_with(['"', '\'']))
+        {
+            let key = key.rsplit(['{', ',']).next().unwrap_or(key);
+            return is_recipients(key.trim())
+                && value.contains('[')
+                && !value.contains(']')
+                && !within.contains(']');
+        }
+        within.push_str(line);
+    }
+    false
+}
+
+/// A list of public keys with everything else in it blanked.
+fn only_public_keys(list: &str) -> String {
+    let mut shown = String::new();
+    for word in list.split_inclusive(|c: char| c.is_whitespace() || "[],\"'".contains(c)) {
+        let text = word.trim_end_matches(|c: char| c.is_whitespace() || "[],\"'".contains(c));
+        match text.is_empty() || text.to_ascii_lowercase().starts_with("age1") {
+            true => shown.push_str(word),
+            false => {
+                shown.push('…');
+                shown.push_str(&word[text.len()..]);
+            }
+        }
+    }
+    shown
 }
 
 /// Whether the value of a key for URLs has no scheme of ours: nobody can tell where its secret begins.
@@ -345,6 +394,12 @@ mod tests {
             "identity = \"\"\"\nhunter2\n\"\"\"",
             "recipients = [\"age1x\", \"AGE-SECRET-KEY-1hunter2\"]",
             "recipients = [\n\"age-secret-key-1hunter2\"]",
+            "recipients = [\"age1x\", \"hunter2\"]",
+            "recipients = [hunter2]",
+            "recipients = \"correct hunter2\"",
+            "recipients = [\n  \"age1x\",\n  \"hunter2=\",\n]",
+            "recipients = [\n  \"x=\",\n  \"hunter2\",\n]",
+            "defaults = { recipients = [\"hunter2\"] }",
         ] {
             let text = shown(source, "hunter2", About::Place);
             assert!(!text.contains("hunter"), "{source}: {text}");
@@ -353,6 +408,10 @@ mod tests {
         assert!(text.contains("anything = …"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
         // What is no secret is shown.
+        let text = shown("recipients = [\"age1x\", \"y\"]", "\"y\"", About::Place);
+        assert!(text.contains("recipients = [\"age1x\", \"…\"]"), "{text}");
+        let text = shown("recipients = [\n\"age1x\"]\nmethod = 1", "1", About::Place);
+        assert!(text.contains("age1x") || text.contains("method"), "{text}");
         let text = shown("password_file = \"x\" y", "x", About::Place);
         assert!(text.contains("password_file = \"x\" y"), "{text}");
         let line = "notify = { url = \"https://h.example:8/x?y#z\", style = \"jsn\" }";

@@ -35,7 +35,8 @@ pub use self::choices::{ChoiceError, Compression, Method};
 pub use self::daemon::DaemonConfig;
 pub use self::database::{DatabaseConfig, TlsConfig, UrlCheck, UrlFacts};
 pub use self::encryption::{
-    Encryption, IdentityError, Recipient, RecipientError, looks_like_identities, parse_identities,
+    Encryption, IdentityError, PassphraseError, Recipient, RecipientError, judge_passphrase,
+    looks_like_identities, parse_identities,
 };
 pub use self::environment::{Environment, ExpandError};
 pub use self::locate::ConfigError;

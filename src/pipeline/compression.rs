@@ -79,6 +79,12 @@ pub(super) fn detect(start: &[u8]) -> Detected {
         // A zstd file may begin with a skippable frame.
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Detected::Zstd,
         _ if start.starts_with(b"age-encryption.org/") => Detected::Age,
+        _ if start
+            .trim_ascii_start()
+            .starts_with(b"-----BEGIN AGE ENCRYPTED") =>
+        {
+            Detected::ArmoredAge
+        }
         _ => Detected::Plain,
     }
 }
@@ -90,6 +96,8 @@ pub(super) enum Detected {
     Zstd,
     Gzip,
     Age,
+    /// The same as text.
+    ArmoredAge,
 }
 
 /// A reader that undoes one layer. It reads frame after frame to the end of its input, in bounded memory.
@@ -98,7 +106,7 @@ pub(super) fn decompressor<'a>(
     input: impl Read + 'a,
 ) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match detected {
-        Detected::Plain | Detected::Age => Box::new(input),
+        Detected::Plain | Detected::Age | Detected::ArmoredAge => Box::new(input),
         Detected::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
                 zstd::zstd_safe::DCtx::in_size(),

@@ -266,6 +266,10 @@ fn undo(
                 return Err(Stopped::Key(error, Box::new(stored)));
             }
         },
+        Detected::ArmoredAge => {
+            let stored = input.drain()?;
+            return Err(Stopped::Key(KeyError::Armored, Box::new(stored)));
+        }
         detected => pump(detected, &mut input, pieces, spare),
     };
     if let Some(error) = input.error.take() {

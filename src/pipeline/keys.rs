@@ -6,15 +6,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use age::DecryptError;
 use age::secrecy::{ExposeSecret as _, SecretString};
 use age::stream::StreamReader;
 use age_core::format::{FileKey, Stanza};
 
-use crate::config::{IdentityError, SecretError, SecretSource};
-use crate::config::{looks_like_identities, parse_identities};
+use crate::config::{IdentityError, PassphraseError, SecretError, SecretSource};
+use crate::config::{judge_passphrase, looks_like_identities, parse_identities};
 use crate::secret::Secret;
 
 /// The largest header of an age file that is read: for a few hundred recipients.
@@ -86,6 +86,15 @@ pub enum KeyError {
         /// Whether a passphrase is wanted, and no identity.
         passphrase: bool,
     },
+    /// What `--identity` holds is of the other kind.
+    #[error("{}", match passphrase {
+        true => "it is encrypted with a passphrase, and what is given is an age identity",
+        false => "it is encrypted to public keys, and what is given is a passphrase, not an age identity",
+    })]
+    OtherKind {
+        /// Whether a passphrase is wanted.
+        passphrase: bool,
+    },
     /// Those that could are in files that cannot be used.
     #[error("the key cannot be had: {}", problems.join("; "))]
     Unusable {
@@ -113,6 +122,20 @@ pub enum KeyError {
     /// A later version of the format.
     #[error("it is encrypted in a later version of age's format")]
     Format,
+    /// More recipients than anyone has.
+    #[error("its age header is longer than the {} KiB that are read", HEADER_LIMIT >> 10)]
+    LongHeader,
+    /// Written as text.
+    #[error("it is an age file written as text (`age --armor`), which is not read here")]
+    Armored,
+    /// Encrypted by something that this version does not know.
+    #[error(
+        "its manifest says that it is encrypted with `{encryption}`: a newer rdbkeeper made it"
+    )]
+    Newer {
+        /// What the manifest says.
+        encryption: String,
+    },
 }
 
 fn wrong(passphrase: bool, tried: &[String]) -> String {
@@ -147,6 +170,29 @@ impl Keys {
     /// Whether there is no source of keys at all.
     pub fn is_empty(&self) -> bool {
         self.0.sources.is_empty()
+    }
+
+    /// Whether a person brought them for this backup.
+    fn is_given(&self) -> bool {
+        let mut sources = self.0.sources.iter();
+        sources.any(|source| source.holds == Holds::Either)
+    }
+
+    /// Reads all sources now; gives what is wrong with them.
+    pub fn problems(&self) -> &[String] {
+        &self.loaded().problems
+    }
+
+    /// The public keys of the identities that they hold. Reads all sources.
+    pub fn public_keys(&self) -> Vec<String> {
+        let identities = self.loaded().identities.iter();
+        identities
+            .map(|identity| identity.to_public().to_string())
+            .collect()
+    }
+
+    fn loaded(&self) -> &Loaded {
+        self.0.loaded.get_or_init(|| load(&self.0.sources))
     }
 
     /// Finds out whether one of them opens the age file that begins with these bytes. Blocks: a passphrase takes a while.
@@ -186,7 +232,7 @@ impl Keys {
         let passphrase = decryptor.is_scrypt();
         let ring = Ring {
             keys: &self.0,
-            loaded: self.0.loaded.get_or_init(|| load(&self.0.sources)),
+            loaded: self.loaded(),
         };
         decryptor
             .decrypt(std::iter::once(&ring as &dyn age::Identity))
@@ -200,6 +246,11 @@ impl Keys {
             DecryptError::InvalidMac => damaged("does not fit its checksum"),
             DecryptError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 damaged("is cut short")
+            }
+            DecryptError::Io(error)
+                if error.get_ref().is_some_and(|error| error.is::<TooLong>()) =>
+            {
+                OpenError::Key(KeyError::LongHeader)
             }
             DecryptError::Io(error) => damaged(&format!("cannot be read: {error}")),
             DecryptError::UnknownFormat => OpenError::Key(KeyError::Format),
@@ -229,6 +280,8 @@ impl Keys {
                 tried,
                 problems,
             },
+            // Who names a key means it; what is configured may be for other backups.
+            (false, true) if self.is_given() => KeyError::OtherKind { passphrase },
             (false, true) => KeyError::Missing { passphrase },
             (false, false) => KeyError::Unusable { problems },
         }
@@ -251,6 +304,8 @@ enum Unusable {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
     #[error("it has several lines, and none of them is an age identity")]
     Neither,
 }
@@ -277,6 +332,7 @@ impl Loaded {
         if source.holds == Holds::Either && secret.expose().contains('\n') {
             return Err(Unusable::Neither);
         }
+        judge_passphrase(&secret)?;
         self.passphrases
             .push(SecretString::from(secret.expose().to_owned()));
         Ok(())
@@ -322,6 +378,7 @@ impl Ring<'_> {
             }
         }
         for passphrase in &self.loaded.passphrases {
+            let _alone = scrypt_alone();
             let mut identity = age::scrypt::Identity::new(passphrase.clone());
             identity.set_max_work_factor(MOST_WORK);
             match identity.unwrap_stanzas(stanzas) {
@@ -331,6 +388,12 @@ impl Ring<'_> {
         }
         None
     }
+}
+
+/// Holds whoever wants to use scrypt back while somebody else does: each takes 128 MiB of memory and more.
+pub(super) fn scrypt_alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn copy(key: &FileKey) -> FileKey {
@@ -345,6 +408,10 @@ fn copy_stanza(stanza: &Stanza) -> Stanza {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("it is too long")]
+struct TooLong;
+
 /// A reader that gives no more than a bound, until that is lifted: the header of a hostile file may have no end.
 pub(super) struct Bounded<R> {
     inner: R,
@@ -356,10 +423,7 @@ impl<R: BufRead> BufRead for Bounded<R> {
         let buffer = self.inner.fill_buf()?;
         match self.left.get() {
             None => Ok(buffer),
-            Some(0) => Err(io::Error::other(format!(
-                "it is longer than {} KiB",
-                HEADER_LIMIT >> 10
-            ))),
+            Some(0) => Err(io::Error::other(TooLong)),
             Some(left) => Ok(&buffer[..buffer.len().min(left)]),
         }
     }

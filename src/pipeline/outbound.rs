@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::Digester;
 use super::compression::{BlockCompressor, Compression, frame_room};
@@ -40,7 +39,7 @@ pub struct PackedFacts {
 }
 
 /// The first bytes of an encrypted archive, which say who can open it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderFacts {
     /// How many they are.
     pub bytes: u64,

@@ -9,8 +9,10 @@ use std::rc::Rc;
 
 use age::secrecy::SecretString;
 
-use crate::config::{Encryption, SecretError};
+use super::keys::scrypt_alone;
+use crate::config::{Encryption, PassphraseError, SecretError, SecretSource, judge_passphrase};
 use crate::failure::{Failure, Kind};
+use crate::secret::Secret;
 
 /// The work factor of passphrases: 2^17 rounds take 128 MiB of memory and less than a second, once a backup.
 pub const WORK_FACTOR: u8 = 17;
@@ -32,6 +34,9 @@ pub enum Error {
     /// The passphrase cannot be had.
     #[error(transparent)]
     Passphrase(#[from] SecretError),
+    /// The passphrase is none that could be given again.
+    #[error("the passphrase for backups cannot be used: {0}")]
+    Unfit(#[from] PassphraseError),
     /// The recipients are refused.
     #[error("the archive cannot be encrypted to these recipients: {0}")]
     Recipients(String),
@@ -41,7 +46,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
             Error::Passphrase(error) => error.into(),
-            error @ Error::Recipients(_) => Failure::new(Kind::Config, error.to_string()),
+            error @ (Error::Unfit(_) | Error::Recipients(_)) => {
+                Failure::new(Kind::Config, error.to_string())
+            }
         }
     }
 }
@@ -50,7 +57,7 @@ impl Seal {
     /// What the configuration wants; `None` where it wants nothing. Blocks for a while where there is a passphrase.
     ///
     /// # Errors
-    /// When the passphrase cannot be read.
+    /// When the passphrase cannot be read, or would not be taken for one when the backup is read back.
     pub fn new(encryption: &Encryption) -> Result<Option<Seal>, Error> {
         let encryptor = match encryption {
             Encryption::None => return Ok(None),
@@ -60,15 +67,33 @@ impl Seal {
                     .map(|recipient| recipient.key() as &dyn age::Recipient),
             ),
             Encryption::Passphrase(source) => {
-                let passphrase = SecretString::from(source.read()?.expose().to_owned());
+                let passphrase = SecretString::from(passphrase(source)?.expose().to_owned());
                 let mut recipient = age::scrypt::Recipient::new(passphrase);
                 recipient.set_work_factor(WORK_FACTOR);
+                let _alone = scrypt_alone();
                 age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
             }
         };
         let encryptor = encryptor.map_err(|error| Error::Recipients(error.to_string()))?;
         Ok(Some(Seal { encryptor }))
     }
+}
+
+/// Finds out whether [`Seal::new`] would succeed, without its work.
+///
+/// # Errors
+/// When the passphrase cannot be read, or would not be taken for one when the backup is read back.
+pub fn judge(encryption: &Encryption) -> Result<(), Error> {
+    match encryption {
+        Encryption::Passphrase(source) => passphrase(source).map(drop),
+        Encryption::None | Encryption::Recipients(_) => Ok(()),
+    }
+}
+
+fn passphrase(source: &SecretSource) -> Result<Secret, Error> {
+    let passphrase = source.read()?;
+    judge_passphrase(&passphrase)?;
+    Ok(passphrase)
 }
 
 /// What takes the bytes of an archive: as they are, or encrypted on their way.

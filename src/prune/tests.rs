@@ -73,7 +73,8 @@ impl Archive {
                 compression: Compression::None,
                 encryption: None,
                 recipients: Vec::new(),
-                header: None,
+                header_bytes: None,
+                header_sha256: None,
             },
         };
         fs::write(folder.join("dump.rdb"), b"data").unwrap();

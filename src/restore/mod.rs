@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use fetch::fetch;
+pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
 pub use survey::{Holds, Library, Survey, Surveyed, Surveyor, Unheld, UnheldKeys};

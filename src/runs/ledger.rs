@@ -34,7 +34,7 @@ pub struct Ledger {
 pub struct Record {
     /// The last run that was not stopped from outside.
     pub attempt: Option<Attempt>,
-    /// When the last run that succeeded ended.
+    /// When the last run that succeeded ended; of verifications, one that read everything back.
     pub succeeded_at: Option<Timestamp>,
     /// When the first run ended of those that have failed since. `None`: the last one succeeded.
     pub failing_since: Option<Timestamp>,
@@ -75,6 +75,9 @@ pub struct Attempt {
     /// Whether it is no run: one was due, and none came to its end for so long that this is told as a failure.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overdue: bool,
+    /// Whether it is a verification without the key to all of it: only what is stored was compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored_only: bool,
 }
 
 /// A failure as it is recorded: without a hint, which is for the moment, and without what a program printed.
@@ -112,6 +115,7 @@ impl Attempt {
             finished_at,
             error: failure.map(Told::of),
             overdue: false,
+            stored_only: false,
         }
     }
 
@@ -130,7 +134,7 @@ impl Record {
     pub fn after(self, attempt: Attempt) -> Record {
         let failed = attempt.error.is_some();
         Record {
-            succeeded_at: match failed {
+            succeeded_at: match failed || attempt.stored_only {
                 true => self.succeeded_at,
                 false => Some(attempt.finished_at),
             },
@@ -246,6 +250,23 @@ mod tests {
         assert_eq!(
             (record.succeeded_at, record.failing_since),
             (Some(at(41)), None)
+        );
+    }
+
+    #[test]
+    fn a_verification_without_the_key_is_no_success_and_no_failure() {
+        let stored = Attempt {
+            stored_only: true,
+            ..Attempt::new(at(20), at(21), None)
+        };
+        let whole = Attempt::new(at(10), at(11), None);
+        let record = Record::default().after(whole).after(stored.clone());
+        assert_eq!(record.succeeded_at, Some(at(11)));
+        assert_eq!(record.failing_since, None);
+        assert!(
+            serde_json::to_string(&stored)
+                .unwrap()
+                .contains("\"stored_only\":true")
         );
     }
 

@@ -147,6 +147,24 @@ impl<'a> Keeper<'a> {
         self.record(database, task, started_at, Err(failure));
     }
 
+    /// The same of a verification. One that could not open what it read is no failure, and no success either.
+    fn record_verified(
+        &self,
+        database: &DatabaseConfig,
+        started_at: Timestamp,
+        failure: Option<&Failure>,
+        stored_only: bool,
+    ) {
+        if failure.is_some_and(|failure| says_nothing(failure.kind)) {
+            return;
+        }
+        let attempt = Attempt {
+            stored_only,
+            ..Attempt::new(started_at, Timestamp::now(), failure)
+        };
+        self.keep(database, Task::Verify, attempt, None);
+    }
+
     /// Records, as a failure, that a backup is overdue: nothing is known of a run for it.
     pub fn record_overdue(&self, database: &DatabaseConfig, now: Timestamp, failure: &Failure) {
         let attempt = Attempt::overdue(now, failure);

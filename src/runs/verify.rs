@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Keeper, Task};
+use super::Keeper;
 use crate::catalog::Selector;
 use crate::catalog::selector::Finder;
 use crate::config::DatabaseConfig;
@@ -22,8 +22,10 @@ impl Keeper<'_> {
         let verified = self.verify_newest(database).await;
         // Where there is no backup there is nothing to find out; that there is none is told already.
         if !matches!(&verified, Err(failure) if failure.kind == Kind::NotFound) {
-            let result = verified.as_ref().map(|_| None);
-            self.record(database, Task::Verify, started_at, result);
+            let stored_only = verified
+                .as_ref()
+                .is_ok_and(|all| all.iter().any(|one| one.content.is_none()));
+            self.record_verified(database, started_at, verified.as_ref().err(), stored_only);
         }
         verified
     }
@@ -40,7 +42,7 @@ impl Keeper<'_> {
                 databases: std::slice::from_ref(&name),
             };
             let newest = Selector::Newest(name.clone());
-            let keys = setup::keys(self.config, Some(&name), None);
+            let keys = setup::keys(self.config, Some(&name));
             let work = async { verify(finder.find(&newest).await?, &keys, Meter::default()).await };
             let verified = tokio::select! {
                 verified = work => verified,

@@ -1,8 +1,11 @@
 //! Backups encrypted with age: who can read them, who can't, and that everybody else's tools can, too.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rdbkeeper::catalog::manifest::{Manifest, Read};
 
 use crate::cmd;
 use crate::support::age::{self, Key};
@@ -41,7 +44,6 @@ fn recipients(keys: &[&Key]) -> String {
 
 /// Writes a key or a passphrase into the program's folder.
 fn key_file(program: &Program, name: &str, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
     let path = program.folder().join(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -179,6 +181,8 @@ fn without_a_key_verify_compares_what_is_stored_and_takes_no_mark_back() {
     fs::write(&object, &whole).unwrap();
     assert_eq!(verified(&program, &[])["result"], "stored");
     assert!(marked(), "only a whole reading takes the mark back");
+    let said = program.run(["backup", "verify", "web"]).expect(0).stdout;
+    assert!(said.contains("its mark DAMAGED stands"), "{said}");
     assert_eq!(verified(&program, &identity)["result"], "whole");
     assert!(!marked());
     // A header that was flipped is damage, whichever key is tried.
@@ -247,6 +251,7 @@ fn a_passphrase_encrypts_and_its_file_alone_brings_the_keys_back() {
     let bare = Program::new("[[database]]\nname = \"other\"\nurl = \"redis://127.0.0.1:1\"\n");
     let passphrase = key_file(&bare, "passphrase", PASSPHRASE);
     let wrong = key_file(&bare, "wrong", "correct horse battery stapel");
+    let key = key_file(&bare, "key", &Key::new().file());
     let file = folder.join("dump.rdb.zst.age");
     for by in [&folder, &file] {
         let by = by.to_str().unwrap();
@@ -254,6 +259,8 @@ fn a_passphrase_encrypts_and_its_file_alone_brings_the_keys_back() {
         let with = |file: &Path| bare.run([&restore[..], &[file.to_str().unwrap()]].concat());
         let said = with(&wrong).expect(1).stderr;
         assert!(said.contains("the passphrase is not the one"), "{said}");
+        let said = with(&key).expect(1).stderr;
+        assert!(said.contains("what is given is an age identity"), "{said}");
         with(&passphrase).expect(0);
         Contents::of(&mut server.client())
             .must_equal(&loaded(&bare.folder().join("out.rdb")), "the restored file");
@@ -484,24 +491,165 @@ fn files_that_hold_no_usable_key_say_what_they_are() {
         ("two\nlines\n".to_owned(), "has several lines"),
         (String::new(), "it is empty"),
         // A passphrase, as it seems: and none is wanted.
-        ("hunter2\n".to_owned(), "no identity is given"),
+        ("hunter2\n".to_owned(), "what is given is a passphrase"),
     ] {
         let file = key_file(&program, "key", &text);
-        let ran = program.run([
-            "restore",
-            "web",
-            "--to-file",
-            "out.rdb",
-            "--identity",
-            file.to_str().unwrap(),
-        ]);
-        let said = ran.expect(1).stderr;
-        assert!(said.contains(expected), "{text}: {said}");
-        assert!(!said.contains("hunter2"), "{said}");
+        let identity = ["--identity", file.to_str().unwrap()];
+        let code = if text.contains("hunter2") { 1 } else { 2 };
+        for command in [
+            &["restore", "web", "--to-file", "out.rdb"][..],
+            &["backup", "verify", "web"],
+        ] {
+            let said = program
+                .run([command, &identity].concat())
+                .expect(code)
+                .stderr;
+            assert!(said.contains(expected), "{text}: {said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
-    let said = program
-        .run(["restore", "web", "--to-file", "x", "--identity", "/nowhere"])
-        .expect(1)
-        .stderr;
-    assert!(said.contains("/nowhere"), "{said}");
+    // Told at once, also where no key is needed.
+    configure(&program, &server, "");
+    back_up(&program);
+    for command in [
+        &["restore", "web", "--to-file", "x"][..],
+        &["backup", "verify", "web"],
+        &["backup", "show", "web"],
+    ] {
+        let ran = program.run([command, &["--identity", "/nowhere"]].concat());
+        let said = ran.expect(2).stderr;
+        assert!(said.contains("/nowhere"), "{said}");
+    }
+}
+
+#[test]
+fn a_passphrase_that_would_not_read_the_backup_back_makes_none() {
+    let server = filled();
+    let key = Key::new();
+    let program = program(&server, "passphrase_file = \"secret\"");
+    for (text, expected) in [
+        ("#hunter2\n".to_owned(), "begins with #"),
+        ("hunter2\nand more\n".to_owned(), "several lines"),
+        (key.file(), "`identity_file` is meant"),
+        (key.public.clone(), "`recipients` is meant"),
+    ] {
+        key_file(&program, "secret", &text);
+        let said = program.run(["backup", "now"]).expect(2).stderr;
+        assert!(said.contains(expected), "{said}");
+        assert!(
+            !said.contains("hunter2") && !said.contains(&key.secret),
+            "{said}"
+        );
+    }
+    configure(&program, &server, "passphrase = \"#hunter2\"");
+    let said = program.run(["backup", "now"]).expect(2).stderr;
+    assert!(
+        said.contains("begins with #") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_a_newer_version_encrypted_is_no_damage() {
+    let server = filled();
+    let key = Key::new();
+    let program = program(&server, &recipients(&[&key]));
+    let (_, folder) = back_up(&program);
+    let file = folder.join("manifest.json");
+    let Read::Whole(mut manifest) = Manifest::read(&fs::read(&file).unwrap()) else {
+        panic!("the manifest is not whole");
+    };
+    manifest.data.encryption = Some("later".to_owned());
+    let mut permissions = fs::metadata(&file).unwrap().permissions();
+    permissions.set_mode(0o600);
+    fs::set_permissions(&file, permissions).unwrap();
+    fs::write(&file, manifest.to_bytes().unwrap()).unwrap();
+    let said = program.run(["backup", "verify", "web"]).expect(1).stderr;
+    assert!(said.contains("a newer rdbkeeper made it"), "{said}");
+    assert!(!folder.join("damaged").exists());
+}
+
+#[test]
+fn check_tells_of_keys_that_are_missing_wrong_or_of_others() {
+    let server = filled();
+    let [key, other] = [Key::new(), Key::new()];
+    let keys = format!("{}\nidentity_file = \"key\"", recipients(&[&key]));
+    let program = program(&server, &keys);
+    let check = || program.run(["check"]).expect(0).stdout;
+    assert!(check().contains("could not be read back here: `identity_file`"));
+    key_file(&program, "key", "hunter2");
+    let said = check();
+    assert!(
+        said.contains("is no age identity") && !said.contains("hunter2"),
+        "{said}"
+    );
+    key_file(&program, "key", &other.file());
+    assert!(check().contains("backups made now could not be read back with it"));
+    key_file(&program, "key", &format!("{}{}", other.file(), key.file()));
+    assert!(!check().contains("read back"));
+    configure(&program, &server, "passphrase_file = \"secret\"");
+    let failed = |expected: &str| {
+        let said = program.run(["check"]).expect(2).stderr;
+        assert!(
+            said.contains("backups of web cannot be encrypted"),
+            "{said}"
+        );
+        assert!(said.contains(expected), "{said}");
+    };
+    failed("the file is not there");
+    key_file(&program, "secret", "two\nlines\n");
+    failed("several lines");
+    key_file(&program, "secret", PASSPHRASE);
+    assert!(!check().contains("read back"));
+}
+
+/// The commands of the emergency page for an encrypted backup, in this folder and with this key.
+fn recipe(folder: &Path, key: &Path) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/restore.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2);
+    let block = blocks
+        .filter_map(|block| block.split_once('\n'))
+        .map(|(_, block)| block)
+        .find(|block| block.contains("-i KEYFILE"))
+        .unwrap();
+    block
+        .replace(
+            "/var/lib/rdbkeeper/backups/sessions/$ID",
+            folder.to_str().unwrap(),
+        )
+        .replace("KEYFILE", key.to_str().unwrap())
+}
+
+#[test]
+fn the_emergency_page_brings_an_encrypted_backup_back_without_rdbkeeper() {
+    let server = filled();
+    let key = Key::new();
+    let program = program(&server, &recipients(&[&key]));
+    let (_, folder) = back_up(&program);
+    let file = key_file(&program, "key", &key.file());
+    let recipe = recipe(&folder, &file);
+    let tool = age::tool("age");
+    let lines = recipe.lines().filter(|line| {
+        let needs_age = !line.starts_with("cd ") && !line.contains("sha256sum");
+        !line.starts_with("redis-check-rdb") && (tool.is_some() || !needs_age)
+    });
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.len() >= 2, "{recipe}");
+    let path = std::env::var("PATH").unwrap();
+    let beside = tool
+        .as_deref()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/"));
+    let ran = Command::new("sh")
+        .args(["-e", "-c", &lines.join("\n")])
+        .env("PATH", format!("{path}:{}", beside.display()))
+        .env("HOME", program.folder())
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{recipe}: {ran:?}");
+    if tool.is_some() {
+        let plain = program.folder().join("restore/dump.rdb");
+        Contents::of(&mut server.client()).must_equal(&loaded(&plain), "by the page");
+    }
 }

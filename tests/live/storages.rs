@@ -529,3 +529,25 @@ fn a_copy_that_is_stopped_leaves_nothing() {
         _ => assert_eq!((ran.code, there.len()), (Some(0), 2), "{}", ran.stderr),
     }
 }
+
+#[test]
+fn a_restores_destination_is_judged_before_any_backup_is_looked_for() {
+    let server = Server::start(usual());
+    let program = program(&server, "[\"second\"]", "");
+    fs::write(program.folder().join("there.rdb"), b"precious").unwrap();
+    // There is no backup at all, which would be exit code 4.
+    for (to, code, expected) in [
+        (["--to", "nowhere"], 2, "--to takes"),
+        (["--to", "redis://:port"], 2, "--to is not a server's URL"),
+        (["--to-file", "there.rdb"], 5, "there.rdb"),
+    ] {
+        let ran = program.run([&["restore", "web"][..], &to].concat());
+        let said = ran.expect(code).stderr;
+        assert!(said.contains(expected), "{said}");
+    }
+    program
+        .run(["restore", "web", "--to-file", "new.rdb"])
+        .expect(4);
+    let left = files_below(program.folder());
+    assert!(!left.iter().any(|file| file.ends_with("new.rdb")));
+}

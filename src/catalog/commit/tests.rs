@@ -61,7 +61,8 @@ fn manifest(id: BackupId) -> Manifest {
             compression: Compression::None,
             encryption: None,
             recipients: Vec::new(),
-            header: None,
+            header_bytes: None,
+            header_sha256: None,
         },
     }
 }

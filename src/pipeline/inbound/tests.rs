@@ -335,7 +335,13 @@ fn the_header_of_a_hostile_age_file_has_an_end() {
     let [one, _] = two();
     let read = read_with(&file, None, &identities(&[&one]));
     assert!(
-        matches!(&read, Err(Error::Damaged(why)) if why.contains("longer than")),
+        matches!(&read, Err(Error::Key(error)) if error.to_string().contains("longer than")),
+        "{read:?}"
+    );
+    let armored = b"\n-----BEGIN AGE ENCRYPTED FILE-----\nYWdlLWVuY3J5cHRpb24=\n";
+    let read = read_with(armored, None, &Keys::default());
+    assert!(
+        matches!(read, Err(Error::Key(KeyError::Armored))),
         "{read:?}"
     );
     let later = b"age-encryption.org/v2\n-> x\n\n--- \n";

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, InterceptorContext,
@@ -68,7 +69,7 @@ pub(super) fn refuse(problem: Problem, store: &str, why: impl Into<String>) -> E
 /// Makes the connection; nothing is asked of the server yet.
 pub(super) async fn connect(config: &S3Config, store: &str) -> Result<Connection, Error> {
     let http = http_client(config, store)?;
-    let region = region(config, store).await?;
+    let region = region(config, &http, store).await?;
     let credentials = match &config.credentials {
         Some(keys) => fixed(keys, store)?,
         None => found(&http, &region, store).await?,
@@ -156,19 +157,21 @@ async fn found(
     }
 }
 
-async fn region(config: &S3Config, store: &str) -> Result<String, Error> {
+async fn region(config: &S3Config, http: &SharedHttpClient, store: &str) -> Result<String, Error> {
     if let Some(region) = &config.region {
         return Ok(region.clone());
     }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
     if config.endpoint.is_some() {
         // Nobody waits for EC2's answer where the server is one's own.
-        let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else(Region::from_static(FALLBACK_REGION));
         let found = chain.region().await;
         return Ok(found.map_or_else(|| FALLBACK_REGION.to_owned(), |region| region.to_string()));
     }
-    let found = DefaultRegionChain::builder().build().region().await;
+    // The library's own chain asks EC2 by a client of its own, which is not built in here.
+    let asking = ProviderConfig::without_region().with_http_client(http.clone());
+    let instance = ImdsRegionProvider::builder().configure(&asking).build();
+    let found = chain.or_else(instance).region().await;
     found.map(|region| region.to_string()).ok_or_else(|| {
         refuse(Problem::Misplaced, store, "no region is configured").hint(
             "write `region = \"eu-central-1\"`, the bucket's own, into the storage, or set AWS_REGION",

@@ -40,6 +40,8 @@ impl Token {
 pub(super) struct There {
     pub(super) bytes: u64,
     pub(super) ours: bool,
+    /// It has a token of another writer.
+    pub(super) theirs: bool,
 }
 
 impl S3Store {
@@ -174,10 +176,11 @@ impl S3Store {
             Ok(found) => {
                 let (name, value) = token.name();
                 let metadata = found.metadata();
-                let theirs = metadata.and_then(|metadata| metadata.get(name));
+                let token = metadata.and_then(|metadata| metadata.get(name));
                 Ok(Some(There {
                     bytes: found.content_length().unwrap_or(0).unsigned_abs(),
-                    ours: theirs.is_some_and(|theirs| theirs == value),
+                    ours: token.is_some_and(|token| token == value),
+                    theirs: token.is_some_and(|token| token != value),
                 }))
             }
             Err(error) => {

@@ -236,6 +236,10 @@ impl S3Upload {
     async fn must_be_whole(&self, action: &str) -> Result<(), Error> {
         let (store, key) = (&self.store, &self.key);
         let bytes = match store.look(key, &self.token, action).await {
+            // A server may let two that finish at the same moment both pass; the later one's is there.
+            Ok(Some(there)) if there.theirs => {
+                return Err(store.error(Problem::Exists, action, "there is another's already"));
+            }
             Ok(there) => there.map(|there| there.bytes),
             Err(error) if error.problem == Problem::Denied => store.listed_bytes(key).await?,
             Err(error) => return Err(error),

@@ -242,7 +242,6 @@ fn a_bit_that_flips_on_the_way_back_is_found() {
 }
 
 #[test]
-#[ignore = "fails now and then: to be mended"]
 fn a_bucket_that_vanishes_in_mid_upload_is_told() {
     let Some(weed) = weed::shared() else { return };
     let offsite = Offsite::new(weed, large);

@@ -21,7 +21,6 @@ fn store(program: &Program) -> NamedStore {
 }
 
 #[test]
-#[ignore = "fails now and then on a loaded machine: to be mended"]
 fn of_many_who_make_one_object_one_succeeds_and_the_others_hear_that_it_exists() {
     let Some(weed) = weed::shared() else { return };
     let offsite = Offsite::new(weed, small);
