@@ -81,8 +81,8 @@ measure() { # label, command line
 plain() {
   local id part
   id=$(ask -X POST "$url/bench/plain?uploads=" | tr -d '\n' | sed 's/.*<UploadId>\(.*\)<\/UploadId>.*/\1/')
-  seq 1 $((($(stat -c %s "$work/plain.rdb") + 8388607) / 8388608)) | xargs -P 4 -I{} sh -c '
-    dd if="$1" bs=8M skip=$((${2} - 1)) count=1 status=none |
+  seq 1 $((($(stat -c %s "$work/plain.rdb") + 5242879) / 5242880)) | xargs -P 4 -I{} sh -c '
+    dd if="$1" bs=5M skip=$((${2} - 1)) count=1 status=none |
       curl -sS --fail-with-body -o /dev/null -H "Expect:" -X PUT --data-binary @- "$3/bench/plain?partNumber=$2&uploadId=$4"' \
     sh "$work/plain.rdb" {} "$url" "$id"
   ask -X DELETE "$url/bench/plain?uploadId=$id" >/dev/null
@@ -93,7 +93,7 @@ redis-cli -p "$port" --rdb "$work/plain.rdb" >/dev/null 2>&1
 for ((round = 1; round <= rounds; round++)); do
   begun=$(date +%s.%N)
   plain
-  awk -v a="$begun" -v b="$(date +%s.%N)" 'BEGIN { printf "%-44s %7.1f s\n", "the file by curl, in parts of 8 MiB", b - a }'
+  awk -v a="$begun" -v b="$(date +%s.%N)" 'BEGIN { printf "%-44s %7.1f s\n", "the file by curl, in parts of 5 MiB", b - a }'
   for method in bgsave replication scan; do
     measure "backup now --method $method" "$RDBKEEPER" backup now --method "$method"
     measure "backup verify" "$RDBKEEPER" backup verify

@@ -294,6 +294,98 @@ pinned=$(find backups/sessions -mindepth 1 -maxdepth 1 -type d -name '2*' | sort
 run rdbkeeper backup pin "${pinned##*/}"
 run rdbkeeper backup prune --dry-run
 
+# --- off-site -----------------------------------------------------------------------------------------------------------
+
+# Starts an S3 server on free ports, with the bucket `offsite`, and sets $s3.
+start_s3() {
+  local base pid try
+  for try in {1..20}; do
+    base=$((12000 + RANDOM % 7000))
+    "$weed" mini -dir="$work/s3" -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false -bucket=offsite \
+      -s3.autoCreateBucket=false -webdav=false -admin.ui=false -s3.port.iceberg=0 -s3.port.lance=0 -volume.max=500 \
+      -s3.port=$base -s3.port.grpc=$((base + 1)) -master.port=$((base + 2)) -volume.port=$((base + 3)) \
+      -filer.port=$((base + 4)) -admin.port=$((base + 5)) >s3.log 2>&1 </dev/null &
+    pid=$!
+    s3=http://127.0.0.1:$base
+    for _ in {1..300}; do
+      kill -0 "$pid" 2>/dev/null || break
+      # Only a bucket that is there is answered with its keys.
+      if rdbkeeper --config offsite.toml check --storage bucket >/dev/null 2>&1; then
+        pids+=("$pid")
+        say "s3: SeaweedFS, process $pid, $s3"
+        return
+      fi
+      write_offsite_toml
+      sleep 0.1
+    done
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  fail "no S3 server started after $try tries: see $work/s3.log"
+}
+
+write_offsite_toml() {
+  cat >offsite.toml <<TOML
+[daemon]
+state_dir = "state"
+spool_dir = "spool"
+
+[storage.mirror]
+kind = "local"
+path = "mirror"
+
+[storage.bucket]
+kind = "s3"
+bucket = "offsite"
+endpoint = "$s3"
+region = "us-east-1"
+access_key_id = "demo"
+secret_access_key = "demo"
+
+[defaults]
+storage    = ["mirror", "bucket"]
+recipients = ["$recipient"]
+
+[[database]]
+name = "sessions"
+url  = "redis://127.0.0.1:$site/1"
+
+[[database]]
+name = "celery"
+url  = "redis://127.0.0.1:$site/3"
+TOML
+}
+
+heading "Off-site: a folder and a bucket at once, encrypted for a key that is not on this host"
+servers=${RDBKEEPER_TEST_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/rdbkeeper-test-servers}
+"$here/../servers/fetch.sh" --offsite "$servers"
+weed=$servers/seaweedfs/bin/weed keygen=$servers/age/bin/age-keygen
+if [ -x "$weed" ] && [ -x "$keygen" ]; then
+  printf '\n%s$ age-keygen -o key.txt%s\n' "$bold" "$plain"
+  "$keygen" -o key.txt
+  recipient=$("$keygen" -y key.txt)
+  start_s3
+  show_file offsite.toml
+  export RDBKEEPER_CONFIG=offsite.toml
+  run rdbkeeper backup now
+  run rdbkeeper backup list
+  say "" "Without the key, what is stored can be compared with its digests, and no more:"
+  run rdbkeeper backup verify --all
+  say "" "The folder is lost. The bucket has everything, for whoever has the key:"
+  run rm -r mirror
+  run_for 1 rdbkeeper restore sessions --to "redis://127.0.0.1:$second" --flush --yes
+  for database in sessions celery; do
+    run rdbkeeper restore "$database" --to "redis://127.0.0.1:$second" --identity key.txt --flush --yes
+  done
+  compare
+  say "" "And back into the folder, as it was:"
+  run rdbkeeper backup copy --all --to mirror
+  run rdbkeeper backup verify --all --storage mirror --identity key.txt
+  unset RDBKEEPER_CONFIG
+else
+  say "Left out: there is no S3 server, or no age-keygen, and neither could be brought here."
+fi
+
 heading "Done, in $((SECONDS - began)) seconds"
 end_servers
 pids=()
@@ -301,6 +393,7 @@ say "Its servers are ended. The files are in $work:" "" \
   "  rdbkeeper.toml    the configuration" \
   "  backups/          six archives: backups/DATABASE/ID/{dump.rdb.zst,manifest.json}" \
   "  flipped/          the damaged copy" \
-  "  third/dump.rdb    the queue alone" "" \
+  "  third/dump.rdb    the queue alone" \
+  "  mirror/           the encrypted archives, where the last part could run" "" \
   "To look around:   cd $work && bin/rdbkeeper backup list" \
   "To remove it:     rm -r $work"

