@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::catalog::{Backup, Error, Listing, MANIFEST, Manifest, debris};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::Digester;
+use crate::pool::Pool;
 use crate::stage;
 use crate::storage::{
     self, NamedStore, PART_BYTES, Problem, Reader, STALL, TRANSFER, Upload, within,
@@ -367,22 +368,28 @@ async fn pump(
     let data = &from.manifest.data;
     let (source, target) = (from.place.store().describe(), place.store().describe());
     let mut digest = Digester::default();
-    let mut part = BytesMut::new();
+    let pool = Pool::new(PART_BYTES);
+    let mut part = pool.take();
     loop {
         let chunk = within(TRANSFER, &source, "read the data", reader.next()).await;
-        let chunk = chunk.map_err(of_source)?;
+        let mut chunk = chunk.map_err(of_source)?;
         digest.update(&chunk);
         meter.add_bytes(chunk.len() as u64);
-        part.extend_from_slice(&chunk);
-        while part.len() >= PART_BYTES || (chunk.is_empty() && !part.is_empty()) {
-            let ready = part.split_to(part.len().min(PART_BYTES)).freeze();
-            let sending = upload.part(ready);
+        let ends = chunk.is_empty();
+        loop {
+            let now = chunk.split_to(chunk.len().min(PART_BYTES - part.len()));
+            part.extend_from_slice(&now);
+            if part.is_empty() || (part.len() < PART_BYTES && !ends) {
+                break;
+            }
+            let full = std::mem::replace(&mut part, pool.take());
+            let sending = upload.part(pool.lend(full));
             within(TRANSFER, &target, "write the data", sending)
                 .await
                 .map_err(of_target)?;
             stage::reached("copy-part");
         }
-        if chunk.is_empty() {
+        if ends {
             break;
         }
     }

@@ -19,7 +19,8 @@
 //! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.
-//! - [`units`], [`meter`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, test points, what is not shown, what a person is told.
+//! - [`units`], [`meter`], [`pool`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, memory used again, test
+//!   points, what is not shown, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
 //! before the backup has been read and checked in full.
@@ -36,6 +37,7 @@ pub mod failure;
 pub mod health;
 pub mod meter;
 pub mod pipeline;
+pub mod pool;
 pub mod prune;
 pub mod rdb;
 pub mod reading;

@@ -10,9 +10,10 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::fs::OFlags;
 
+use crate::pool::Pool;
 use crate::storage::{Error, Problem, private};
 use crate::units::HumanBytes;
 
@@ -164,17 +165,18 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Reads so many bytes, which have been appended before.
+    /// Reads so many bytes, which have been appended before, into memory of a pool.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn read(&self, at: u64, length: usize) -> Result<Bytes, Error> {
-        let file = Arc::clone(&self.file);
+    pub async fn read(&self, at: u64, length: usize, pool: &Pool) -> Result<Bytes, Error> {
+        let (file, pool) = (Arc::clone(&self.file), pool.clone());
         self.spool
             .blocking("read", move || {
-                let mut bytes = BytesMut::zeroed(length);
-                file.read_exact_at(&mut bytes, at)?;
-                Ok(bytes.freeze())
+                let mut buffer = pool.take();
+                buffer.resize(length, 0);
+                file.read_exact_at(&mut buffer, at)?;
+                Ok(pool.lend(buffer))
             })
             .await
     }
@@ -222,7 +224,14 @@ mod tests {
         file.append(Bytes::from_static(b"one ")).await.unwrap();
         file.append(Bytes::from_static(b"two")).await.unwrap();
         assert_eq!(file.bytes(), 7);
-        assert_eq!(file.read(2, 4).await.unwrap(), b"e tw".as_slice());
+        // What a packer has done with is what catching up reads into.
+        let pool = Pool::new(9);
+        let done_with = pool.lend(pool.take());
+        let at = done_with.as_ptr();
+        drop(done_with);
+        let read = file.read(2, 4, &pool).await.unwrap();
+        assert_eq!(read, b"e tw".as_slice());
+        assert_eq!(read.as_ptr(), at);
         assert_eq!(fs::read_dir(spool.folder()).unwrap().count(), 0);
         let mode = file.file().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 20] = [
     &["config"],
     &["cron"],
     &["units"],
-    &["stage", "meter", "secret", "failure"],
+    &["stage", "meter", "secret", "failure", "pool"],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

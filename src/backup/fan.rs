@@ -13,10 +13,10 @@ use crate::meter::Meter;
 use crate::pipeline::Compression;
 use crate::pipeline::outbound::{self, PackedFacts, Packer, Settings};
 use crate::pipeline::seal::Seal;
+use crate::pool::Pool;
 use crate::rdb::{
     DbFilter, DbIndex, Event, FilterError, Handler, Report, ScanError, Scanner, Summary,
 };
-use crate::storage::PART_BYTES;
 
 /// What one archive is made of.
 pub(super) struct Output {
@@ -25,6 +25,8 @@ pub(super) struct Output {
     pub(super) compression: Compression,
     /// What encrypts it, if anything does.
     pub(super) seal: Option<Seal>,
+    /// Where the memory of its parts comes from.
+    pub(super) pool: Pool,
     /// Where its parts go.
     pub(super) parts: mpsc::Sender<Bytes>,
 }
@@ -72,7 +74,7 @@ pub(super) fn run(
             seal: output.seal,
             threads,
         };
-        let packer = Packer::start(settings, PART_BYTES, output.parts).map_err(Error::Start)?;
+        let packer = Packer::start(settings, output.pool, output.parts).map_err(Error::Start)?;
         fan.outlets.push(Outlet {
             filter: output
                 .databases
@@ -165,6 +167,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::rdb::crc64::Crc64;
+    use crate::storage::PART_BYTES;
 
     /// A file with a key that is known in database 1, and one of an unknown type in database 2.
     fn newer_file() -> Vec<u8> {
@@ -191,6 +194,7 @@ mod tests {
                 databases: databases.map(|databases| databases.iter().copied().collect()),
                 compression: Compression::None,
                 seal: None,
+                pool: Pool::new(PART_BYTES),
                 parts,
             });
             stored.push(receiver);
@@ -249,6 +253,7 @@ mod tests {
             databases: None,
             compression: Compression::None,
             seal: None,
+            pool: Pool::new(PART_BYTES),
             parts,
         };
         let fanned = run(

@@ -21,9 +21,10 @@ use crate::catalog::{BackupId, Listing};
 use crate::config::Encryption;
 use crate::failure::{Failure, Kind};
 use crate::pipeline::seal::Seal;
+use crate::pool::Pool;
 use crate::source::{self, Pumped};
 use crate::stage;
-use crate::storage::NamedStore;
+use crate::storage::{NamedStore, PART_BYTES};
 use crate::units::HumanDuration;
 
 /// How long it may take to see what a storage has, before a backup begins.
@@ -402,16 +403,19 @@ fn begin(
             Keep::All { .. } => None,
         };
         let (parts, receiver) = mpsc::channel(1);
+        let pool = Pool::new(PART_BYTES);
         begun.outputs.push(Output {
             databases: databases.clone(),
             compression: job.compression,
             seal,
+            pool: pool.clone(),
             parts,
         });
         let places = places(&ready.storages, &job.name, &id);
         let route = Route {
             object: object.clone(),
             spool: context.spool.clone(),
+            pool,
             patience: Patience::USUAL,
             stop: stop.clone(),
         };

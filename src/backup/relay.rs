@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::GRACE;
 use crate::catalog::list::Place;
+use crate::pool::Pool;
 use crate::spool::{Spool, SpoolFile};
 use crate::stage;
 use crate::storage::{Error, PART_BYTES, Problem, STALL, TRANSFER, Upload, within};
@@ -56,6 +57,8 @@ pub(super) struct Route {
     /// The object's name.
     pub(super) object: String,
     pub(super) spool: Spool,
+    /// What the parts are made of, those from the spool, too.
+    pub(super) pool: Pool,
     pub(super) patience: Patience,
     /// Stops all of them.
     pub(super) stop: CancellationToken,
@@ -128,6 +131,7 @@ impl Relay {
         let stop = route.stop.child_token();
         let carrier = Carrier {
             place: place.clone(),
+            pool: route.pool.clone(),
             patience: route.patience,
             whole: route.stop.clone(),
             stop: stop.clone(),
@@ -334,6 +338,7 @@ async fn abort(open: Box<dyn Upload>, limit: Duration) {
 /// The task's side.
 struct Carrier {
     place: Place,
+    pool: Pool,
     patience: Patience,
     /// Stops this storage alone, too.
     stop: CancellationToken,
@@ -407,7 +412,7 @@ impl Carrier {
             let written = *tail.written.borrow_and_update();
             while written - sent >= PART_BYTES as u64 || (!grows && written > sent) {
                 let length = (written - sent).min(PART_BYTES as u64);
-                let part = tail.file.read(sent, length as usize).await?;
+                let part = tail.file.read(sent, length as usize, &self.pool).await?;
                 self.send(open, part).await?;
                 sent += length;
             }

@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read, Write as _};
 
 pub use crate::config::Compression;
 
-use super::pool::Pool;
+use crate::pool::Pool;
 
 /// The largest window that a foreign zstd file may ask for: 128 MiB, as the `zstd` tool itself allows.
 const WINDOW_LOG_MAX: u32 = 27;

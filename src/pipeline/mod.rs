@@ -10,7 +10,6 @@ pub mod compression;
 pub mod inbound;
 pub mod keys;
 pub mod outbound;
-mod pool;
 pub mod seal;
 
 use sha2::{Digest as _, Sha256};

@@ -17,8 +17,8 @@ use bytes::Bytes;
 
 use super::Digester;
 use super::compression::{BlockCompressor, Compression, frame_room};
-use super::pool::Pool;
 use super::seal::{Seal, Sink};
+use crate::pool::Pool;
 
 /// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
 const BLOCK_BYTES: usize = 2 << 20;
@@ -93,10 +93,10 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Starts the threads of one archive. Its parts, of `part_bytes` each but the last, go to `parts`.
+    /// Starts the threads of one archive. Its parts, each but the last as long as a buffer of `part_pool` has room, go to `parts`.
     pub fn start(
         settings: Settings,
-        part_bytes: usize,
+        part_pool: Pool,
         parts: tokio::sync::mpsc::Sender<Bytes>,
     ) -> Result<Packer, Error> {
         let Settings {
@@ -133,7 +133,7 @@ impl Packer {
         let frames = pool.clone();
         let collector = Builder::new()
             .name("collect".to_owned())
-            .spawn(move || collect(&ordered, &frames, seal, part_bytes, &parts))
+            .spawn(move || collect(&ordered, &frames, seal, part_pool, &parts))
             .map_err(Error::Compress)?;
         Ok(Packer {
             digest: Digester::default(),
@@ -205,7 +205,7 @@ fn collect(
     ordered: &Receiver<Receiver<Block>>,
     frames: &Pool,
     seal: Option<Seal>,
-    part_bytes: usize,
+    pool: Pool,
     parts: &tokio::sync::mpsc::Sender<Bytes>,
 ) -> Result<Collected, Error> {
     // Writing fails for one reason alone.
@@ -213,8 +213,7 @@ fn collect(
     let parts = Parts {
         digest: Digester::default(),
         part: Vec::new(),
-        part_bytes,
-        pool: Pool::new(part_bytes),
+        pool,
         channel: parts,
     };
     let mut header = None;
@@ -246,7 +245,6 @@ fn collect(
 struct Parts<'c> {
     digest: Digester,
     part: Vec<u8>,
-    part_bytes: usize,
     pool: Pool,
     channel: &'c tokio::sync::mpsc::Sender<Bytes>,
 }
@@ -272,11 +270,11 @@ impl Write for Parts<'_> {
             if self.part.capacity() == 0 {
                 self.part = self.pool.take();
             }
-            let room = self.part_bytes - self.part.len();
+            let room = self.pool.room() - self.part.len();
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.part.extend_from_slice(now);
             rest = later;
-            if self.part.len() == self.part_bytes {
+            if self.part.len() == self.pool.room() {
                 self.send_rest()?;
             }
         }

@@ -129,6 +129,7 @@ impl Bench {
         let route = Route {
             object: "dump.rdb".to_owned(),
             spool: Spool::new(folder.path().join("spool")),
+            pool: Pool::new(PART_BYTES),
             patience: Patience {
                 hold: patience,
                 disk: Duration::from_secs(60),

@@ -9,6 +9,7 @@ use crate::pipeline::Compression;
 use crate::pipeline::keys::{Holds, KeySource};
 use crate::pipeline::outbound::{PackedFacts, Packer, Settings};
 use crate::pipeline::seal::Seal;
+use crate::pool::Pool;
 use crate::secret::Secret;
 
 fn pack(plain: &[u8], compression: Compression, threads: usize) -> (Vec<u8>, PackedFacts) {
@@ -34,7 +35,7 @@ fn pack_sealed(
         threads,
         seal,
     };
-    let mut packer = Packer::start(settings, 100_000, sender).unwrap();
+    let mut packer = Packer::start(settings, Pool::new(100_000), sender).unwrap();
     for piece in plain.chunks(70_001) {
         packer.write(piece).unwrap();
     }

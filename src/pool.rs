@@ -1,7 +1,8 @@
 //! Memory that is used again.
 //!
 //! Blocks, frames and parts are large, all of one size, and made by one thread and dropped by another: an allocator keeps
-//! a hole for each that was given back, and takes more from the system all the same.
+//! a hole for each that was given back, and takes more from the system all the same. Who makes parts of one archive in
+//! two places, as its packer and a relay that catches up do, shares one pool: what the one has no use for the other has.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,22 +10,27 @@ use bytes::Bytes;
 
 /// Buffers of one size. Clones share them. No more are kept than were in use at once.
 #[derive(Clone, Debug)]
-pub(super) struct Pool {
+pub struct Pool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
     room: usize,
 }
 
 impl Pool {
     /// A pool whose buffers have room for so many bytes.
-    pub(super) fn new(room: usize) -> Pool {
+    pub fn new(room: usize) -> Pool {
         Pool {
             free: Arc::default(),
             room,
         }
     }
 
+    /// How many bytes a buffer has room for.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
     /// An empty buffer.
-    pub(super) fn take(&self) -> Vec<u8> {
+    pub fn take(&self) -> Vec<u8> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let found = free.pop();
         drop(free);
@@ -32,7 +38,7 @@ impl Pool {
     }
 
     /// Takes a buffer back. One that is not of this size is dropped.
-    pub(super) fn give(&self, mut buffer: Vec<u8>) {
+    pub fn give(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() < self.room {
             return;
         }
@@ -42,7 +48,7 @@ impl Pool {
     }
 
     /// Bytes whose memory comes back when nobody holds them any more.
-    pub(super) fn lend(&self, buffer: Vec<u8>) -> Bytes {
+    pub fn lend(&self, buffer: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lent {
             buffer,
             pool: self.clone(),
