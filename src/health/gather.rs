@@ -68,16 +68,23 @@ impl Gatherer {
         databases: impl IntoIterator<Item = &DatabaseConfig>,
     ) -> Picture {
         let ledger = Ledger::new(&config.daemon.state_dir);
+        // One of each for all databases: making one may mean asking somebody for credentials.
+        let stores = setup::stores(config, None);
+        let stores = stores.map_err(|failure| Told::of(&failure));
         let mut states = Vec::new();
         let mut asked = Vec::new();
         for (at, database) in databases.into_iter().enumerate() {
             states.push(state(database, &ledger));
-            asked.extend(database.storage.iter().map(|storage| Asked {
-                at,
-                storage: storage.to_string(),
-                database: database.name.to_string(),
-                guard: database.shrink_guard,
-                stores: setup::stores(config, Some(storage.as_str())),
+            asked.extend(database.storage.iter().map(|storage| {
+                Asked {
+                    at,
+                    storage: storage.to_string(),
+                    database: database.name.to_string(),
+                    guard: database.shrink_guard,
+                    store: stores
+                        .clone()
+                        .and_then(|stores| find(stores, storage.as_str())),
+                }
             }));
         }
         let looked: Vec<(usize, StorageState)> = stream::iter(asked)
@@ -123,11 +130,7 @@ impl Gatherer {
     }
 
     async fn held(&self, asked: Asked) -> Found {
-        let stores = asked.stores.map_err(|failure| Told::of(&failure))?;
-        let Some(store) = stores.into_iter().next() else {
-            return Err(silent("it is not configured".to_owned()));
-        };
-        let listing = held(store, asked.database.clone(), asked.guard);
+        let listing = held(asked.store?, asked.database.clone(), asked.guard);
         let key = (asked.storage, asked.database);
         self.listed(key, listing.boxed()).await
     }
@@ -168,7 +171,12 @@ struct Asked {
     storage: String,
     database: String,
     guard: f64,
-    stores: Result<Vec<NamedStore>, Failure>,
+    store: Result<NamedStore, Told>,
+}
+
+fn find(stores: Vec<NamedStore>, name: &str) -> Result<NamedStore, Told> {
+    let found = stores.into_iter().find(|store| store.name == name);
+    found.ok_or_else(|| silent("it is not configured".to_owned()))
 }
 
 fn went_wrong() -> Told {

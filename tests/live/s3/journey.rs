@@ -1,5 +1,6 @@
 //! The main job with S3 behind it: back up, list, prove, restore, prune.
 
+use crate::support::age::Key;
 use crate::support::compare::assert_same;
 use crate::support::data::fill;
 use crate::support::poll;
@@ -69,6 +70,40 @@ fn a_large_backup_goes_in_parts_and_comes_back_the_same() {
         "in parts",
     );
     offsite.must_hold(1);
+}
+
+#[test]
+fn an_encrypted_backup_goes_in_parts_is_copied_without_the_key_and_comes_back_with_it() {
+    let Some(weed) = weed::shared() else { return };
+    let offsite = Offsite::new(weed, large);
+    let program = &offsite.program;
+    let warned = |program: &Program| {
+        let said = program.run(["check"]).expect(0).stdout;
+        said.contains("backups go to storage offsite unencrypted: set `recipients`")
+    };
+    assert!(warned(program));
+    let key = Key::new();
+    offsite.keep(&format!("recipients = [\"{}\"]", key.public));
+    assert!(!warned(program));
+    let id = offsite.backs_up();
+    assert_eq!(offsite.proxy.count("PUT", "partNumber=8"), 1);
+
+    program
+        .run(["backup", "copy", &id, "--to", "disk"])
+        .expect(0);
+    std::fs::write(program.folder().join("key"), key.file()).unwrap();
+    for storage in ["offsite", "disk"] {
+        let target = Server::start(usual());
+        let (to, from) = (target.url(), ["--storage", storage]);
+        let restore = ["restore", &id, "--to", &to];
+        let refused = program.run(restore.into_iter().chain(from)).expect(1);
+        assert!(refused.stderr.contains("--identity"), "{}", refused.stderr);
+        let with_key = ["--identity", "key"];
+        program
+            .run(restore.into_iter().chain(from).chain(with_key))
+            .expect(0);
+        assert_same(&mut offsite.server.client(), &mut target.client(), storage);
+    }
 }
 
 #[test]
