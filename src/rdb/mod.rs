@@ -29,6 +29,7 @@ mod scan;
 mod string;
 mod summary;
 mod types;
+pub mod value;
 mod write;
 
 pub use error::{Damage, FileError, ScanError};
