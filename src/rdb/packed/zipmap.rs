@@ -14,6 +14,9 @@ pub struct Zipmap<'a> {
     ended: bool,
 }
 
+/// Field and value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 impl<'a> Zipmap<'a> {
     /// Reads the head.
     ///
@@ -30,7 +33,7 @@ impl<'a> Zipmap<'a> {
         })
     }
 
-    fn pair(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, PackedError> {
+    fn pair(&mut self) -> Result<Option<Pair<'a>>, PackedError> {
         let first = self.reader.byte()?;
         if first == 0xff {
             let at = self.reader.at;
@@ -69,7 +72,7 @@ impl<'a> Zipmap<'a> {
 }
 
 impl<'a> Iterator for Zipmap<'a> {
-    type Item = Result<(&'a [u8], &'a [u8]), PackedError>;
+    type Item = Result<Pair<'a>, PackedError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
