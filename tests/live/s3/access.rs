@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::program::Program;
 use crate::support::proxy::{Fault, Proxy, Rule};
-use crate::support::servers::{Server, usual};
+use crate::support::servers::{NOBODY, Server, usual};
 use crate::support::weed::{self, ADMIN, Bucket, SECRET};
 
 use super::{Offsite, says, small};
@@ -101,6 +101,8 @@ fn the_bucket_goes_into_the_host_name_where_that_is_wanted_and_a_proxy_is_used()
     let proxy = Proxy::to(weed.port());
     // No name server knows this host: only the proxy is ever asked.
     let table = bucket.table_at("offsite", "http://s3.rdbkeeper.test");
+    let database =
+        "[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:1\"\nstorage = [\"offsite\"]\n";
     for (path_style, expected) in [
         (
             "true",
@@ -112,7 +114,6 @@ fn the_bucket_goes_into_the_host_name_where_that_is_wanted_and_a_proxy_is_used()
         ),
     ] {
         let table = table.replace("path_style = true", &format!("path_style = {path_style}"));
-        let database = "[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:1\"\nstorage = [\"offsite\"]\n";
         let mut program = Program::new(&format!("{table}\n{database}"));
         program.env("HTTP_PROXY", &proxy.endpoint());
         program.run(["check", "--storage", "offsite"]);
@@ -122,6 +123,14 @@ fn the_bucket_goes_into_the_host_name_where_that_is_wanted_and_a_proxy_is_used()
             proxy.log()
         );
     }
+    // Whoever listens there is no proxy that lets TLS through.
+    let mut program = Program::new(&format!(
+        "{}\n{database}",
+        table.replace("http://", "https://")
+    ));
+    program.env("HTTPS_PROXY", &format!("http://127.0.0.1:{NOBODY}"));
+    let ran = program.run(["check", "--storage", "offsite"]);
+    assert!(ran.stderr.contains("the proxy does not let"), "{ran:?}");
 }
 
 #[test]
