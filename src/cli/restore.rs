@@ -17,7 +17,9 @@ use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
-use crate::restore::{self, Backup, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
+use crate::restore::{
+    self, Backup, Check, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
+};
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
 use crate::server::{Address, Endpoint};
@@ -226,6 +228,11 @@ fn request(args: &RestoreArgs) -> Result<Request, Failure> {
             args::OnConflict::Fail => OnConflict::Fail,
             args::OnConflict::Skip => OnConflict::Skip,
             args::OnConflict::Replace => OnConflict::Replace,
+        },
+        check: match args.check {
+            args::Check::All => Check::All,
+            args::Check::Sample => Check::Sample,
+            args::Check::None => Check::None,
         },
         ttl: match args.ttl {
             args::Ttl::Keep => Ttl::Keep,
@@ -455,6 +462,9 @@ fn outcome_text(app: &App, outcome: &Outcome) -> String {
         if count > 0 {
             text.push_str(&format!("; {} {what}", HumanCount(count)));
         }
+    }
+    if let Some(checked) = &outcome.checked {
+        text.push_str(&format!("; {}", checked.words()));
     }
     text.push('\n');
     text

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::memory::{Doing, MemoryPlan, Occupied};
 use super::survey::{Library, Survey};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
@@ -206,6 +207,9 @@ pub struct Plan {
     pub collisions: u64,
     /// What the target can't hold.
     pub unheld: Vec<UnheldPlan>,
+    /// The memory that the keys need; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryPlan>,
     /// What is worth knowing before it begins.
     pub warnings: Vec<String>,
     /// Why it will not be done.
@@ -349,6 +353,7 @@ impl Plan {
                     sample: found.sample.1.clone(),
                 })
                 .collect(),
+            memory: None,
             warnings: Vec::new(),
             refused: None,
             refusal: None,
@@ -358,10 +363,31 @@ impl Plan {
                 plan.flush.insert(db.0, keys_there(db));
             }
         }
+        if let Some(facts) = facts.filter(|_| plan.keys > 0) {
+            let doing = plan.doing(ingredients);
+            plan.memory = Some(MemoryPlan::of(&survey.scales, &facts.info, doing));
+        }
         plan.warn(ingredients);
         plan.refusal = plan.judge(ingredients).err();
         plan.refused = plan.refusal.as_ref().map(|failure| failure.message.clone());
         plan
+    }
+
+    /// What happens to the target's own keys, as far as its memory goes.
+    fn doing(&self, ingredients: &Ingredients<'_>) -> Doing {
+        let there = |db: &DbIndex| {
+            let keyspace = ingredients.facts.map(|facts| &facts.info.keyspace);
+            keyspace.is_some_and(|keyspace| keyspace.get(&db.0).is_some_and(|db| db.keys > 0))
+        };
+        let targets = target_databases(ingredients.survey, ingredients.route);
+        Doing {
+            flushed_keys: self.flush.values().sum(),
+            on_conflict: ingredients.on_conflict,
+            occupied: match !ingredients.flush && targets.iter().any(there) {
+                true => Occupied::Yes,
+                false => Occupied::No,
+            },
+        }
     }
 
     /// Whether a function library is to be loaded.
@@ -410,9 +436,9 @@ impl Plan {
                 HumanCount(survey.field_expiries)
             ));
         }
-        let Some(facts) = ingredients.facts else {
+        if ingredients.facts.is_none() {
             return;
-        };
+        }
         if !survey.modules.is_empty() {
             let names: Vec<&str> = survey.modules.iter().map(String::as_str).collect();
             warn(format!(
@@ -426,12 +452,8 @@ impl Plan {
                 HumanCount(survey.unreadable_libraries)
             ));
         }
-        let info = &facts.info;
-        if info.maxmemory > 0 && info.used_memory > info.maxmemory / 10 * 9 {
-            warn(format!(
-                "the target has used {} of its {} bytes of maxmemory",
-                info.used_memory, info.maxmemory
-            ));
+        if let Some(warning) = self.memory.as_ref().and_then(MemoryPlan::warning) {
+            warn(warning);
         }
     }
 
@@ -513,6 +535,9 @@ impl Plan {
                 HumanCount(self.collisions)
             ))
             .hint("put the databases elsewhere with --map, or choose another prefix"));
+        }
+        if let Some(memory) = &self.memory {
+            memory.judge(place, self.doing(ingredients))?;
         }
         if ingredients.on_conflict != OnConflict::Fail || ingredients.facts.is_none() {
             return Ok(());

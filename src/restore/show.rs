@@ -80,6 +80,9 @@ impl fmt::Display for Plan {
                 found.db
             )?;
         }
+        if let Some(memory) = &self.memory {
+            writeln!(f, "  memory: {memory}")?;
+        }
         for warning in &self.warnings {
             writeln!(f, "  note: {warning}")?;
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
+use super::memory::Scales;
 use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
@@ -16,6 +17,7 @@ use crate::rdb::{
     StringRef, Unknown, ValueType, length,
 };
 use crate::selection::{Filters, KeyNames, shown};
+use crate::target::live::key_hash;
 use crate::target::{Error, Fate, Route};
 use crate::units::HumanBytes;
 
@@ -165,6 +167,8 @@ pub struct Survey {
     pub snapshot_ms: Option<i64>,
     /// The first key that will be written: its database in the backup, and its name on the target.
     pub first: Option<(DbIndex, Vec<u8>)>,
+    /// What the keys weigh.
+    pub scales: Scales,
 }
 
 impl std::fmt::Debug for Survey {
@@ -243,6 +247,7 @@ impl Surveyor {
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
                 first: None,
+                scales: Scales::default(),
             },
             route,
             now_ms,
@@ -278,6 +283,17 @@ impl Surveyor {
         }
         let key = head.key.decode().map_err(Error::KeyName)?;
         let fate = self.route.fate(head, &key, self.now_ms)?;
+        let meant = match fate {
+            Fate::Written { db, .. } => {
+                self.route.name(&key, &mut self.name);
+                Some(key_hash(db.0, &self.name))
+            }
+            Fate::LeftOut | Fate::Expired => None,
+        };
+        let expires = head.expire_at_ms.is_some();
+        self.survey
+            .scales
+            .key(head.value_type, &key, expires, meant);
         let found = self.survey.databases.entry(head.db).or_default();
         match fate {
             Fate::LeftOut => found.left_out += 1,
@@ -412,6 +428,7 @@ impl Handler for Surveyor {
         if self.attention.is_stopped(&event) {
             return Err(stopped());
         }
+        self.survey.scales.event(&event);
         match event {
             Event::Header { version, .. } => self.survey.version = Some(version),
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),

@@ -26,6 +26,19 @@ pub(crate) enum Asked {
     Exists,
     /// RESTORE.
     Restore,
+    /// TIME, for a comparison.
+    Time,
+    /// When a key expires, for a comparison.
+    Expiry,
+    /// What a key holds, for a comparison: the last question about it.
+    Content,
+}
+
+impl Asked {
+    /// Whether its reply settles a key: of several questions about one the last does.
+    fn settles_a_key(self) -> bool {
+        !matches!(self, Asked::Select | Asked::Time | Asked::Expiry)
+    }
 }
 
 /// A reply that will come.
@@ -62,7 +75,7 @@ impl Batch {
     pub(crate) fn keys(&self) -> usize {
         self.expected
             .iter()
-            .filter(|expected| expected.asked != Asked::Select)
+            .filter(|expected| expected.asked.settles_a_key())
             .count()
     }
 
@@ -153,6 +166,15 @@ impl Builder {
             expected: std::mem::take(&mut self.expected),
             room: None,
         })
+    }
+
+    /// A command of a comparison, about a key or none.
+    pub(crate) fn question(&mut self, db: u32, asked: Asked, command: &[u8], key: Option<&[u8]>) {
+        self.select(db);
+        self.array(1 + usize::from(key.is_some()));
+        let word = self.argument(command);
+        let place = key.map_or(word.start..word.start, |key| self.argument(key));
+        self.expect(asked, db, place);
     }
 
     /// The batch, when it is full.

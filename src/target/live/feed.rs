@@ -44,12 +44,12 @@ impl Outlet {
 
 /// The way from a reading thread to the pump.
 pub(super) struct Lane {
-    builder: Builder,
+    pub(super) builder: Builder,
     outlet: Option<Outlet>,
 }
 
 impl Lane {
-    fn new(outlet: Outlet, max_commands: usize) -> Lane {
+    pub(super) fn new(outlet: Outlet, max_commands: usize) -> Lane {
         Lane {
             builder: Builder::new(max_commands),
             outlet: Some(outlet),
@@ -57,7 +57,7 @@ impl Lane {
     }
 
     /// Whether somebody still takes batches.
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         match &self.outlet {
             Some(outlet) if !outlet.batches.is_closed() => Ok(()),
             _ => Err(Error::Stopped),
@@ -82,7 +82,8 @@ impl Lane {
         outlet.runtime.block_on(wait).map_err(|_| Error::Stopped)
     }
 
-    fn send_full(&mut self) -> Result<(), Error> {
+    /// Sends what has been gathered, if it is a full batch.
+    pub(super) fn send_full(&mut self) -> Result<(), Error> {
         match self.builder.full() {
             Some(batch) => self.send(batch),
             None => Ok(()),

@@ -140,6 +140,7 @@ impl<'a> Tally<'a> {
         match (&reply.code, self.settings.on_conflict) {
             (Code::BusyKey, OnConflict::Skip) => {
                 self.written.skipped += 1;
+                self.settings.skipped.add(db, key);
                 return ControlFlow::Continue(());
             }
             (Code::BusyKey, OnConflict::Fail) => {

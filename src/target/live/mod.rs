@@ -3,25 +3,37 @@
 //! A thread reads the backup and makes batches; a pump sends them. The numbers in every result and every
 //! error count the server's own answers, never what was sent.
 
+mod compare;
 mod feed;
 mod judge;
+mod sample;
+mod skipped;
+mod verdict;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use self::compare::KeyComparer;
+use self::compare::{ExpiryQuestion, Setup};
 use self::feed::{Feeder, Outlet};
 pub use self::feed::{KeyLooker, KeySender};
 use self::judge::{Look, Tally};
+pub use self::sample::{Chosen, key_hash};
+pub use self::skipped::{Skipped, SkippedKeys};
+use self::verdict::Verdict;
+pub use self::verdict::{Comparison, Counted, Difference, Unlike};
 use super::pump::{End, Judge, pump};
 use super::{Error, Route, TargetFacts};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
+use crate::rdb::value::FieldExpiries;
 use crate::selection::KeyNames;
-use crate::server::{self, Endpoint};
+use crate::server::info::{Keyspace, Version};
+use crate::server::{self, Code, Endpoint, Facts};
 use crate::units::HumanCount;
 
 /// Batches that wait for the pump. With those in flight they are what a restore keeps in memory.
@@ -68,6 +80,8 @@ pub struct Settings {
     pub progress: Arc<dyn Fn(u64) + Send + Sync>,
     /// Stops it.
     pub cancel: CancellationToken,
+    /// Takes the names of the keys that were there and stayed.
+    pub skipped: SkippedKeys,
 }
 
 /// What was written, by the server's answers.
@@ -182,6 +196,95 @@ where
     }
     read?;
     Ok(judge.found)
+}
+
+/// Compares what was written with the backup: the chosen keys one by one, and how many there are in each database.
+///
+/// `route` is the one that was written by. Where the server forbids a question, that is in the result, with what was
+/// compared until then.
+///
+/// # Errors
+/// What `read` says, or [`Error`]; none of them says that something is wrong on the target.
+pub async fn compare<R>(
+    endpoint: &Endpoint,
+    facts: &TargetFacts,
+    route: &Route,
+    (chosen, expiries): (Chosen, FieldExpiries),
+    settings: &Settings,
+    read: R,
+) -> Result<Comparison, Failure>
+where
+    R: FnOnce(KeyComparer) -> Result<KeyComparer, Failure> + Send + 'static,
+{
+    let wrap = |source| Error::target(&facts.place, source);
+    // Before the first key: what must be there later was there now.
+    let sizes = sizes(endpoint).await.map_err(wrap)?;
+    let question = match facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0)) {
+        true => ExpiryQuestion::Absolute,
+        false => ExpiryQuestion::Relative,
+    };
+    let setup = Setup {
+        route: route.clone(),
+        clock: facts.clock,
+        chosen,
+        question,
+        expiries,
+        skipped: settings.skipped.clone(),
+        max_commands: commands_per_batch(settings.rate),
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    let make = move |outlet| KeyComparer::new(outlet, setup, tell);
+    let mut verdict = Verdict::new(settings, facts, question, told);
+    let (ended, read) = drive(
+        endpoint,
+        &mut verdict,
+        settings.rate,
+        &settings.cancel,
+        make,
+        read,
+    )
+    .await;
+    let end = ended.map_err(wrap)?;
+    let Verdict {
+        mut found, refused, ..
+    } = verdict;
+    if let Some((command, reply)) = refused {
+        // A command that is renamed away is forbidden, too.
+        if !matches!(reply.code, Code::NoPerm | Code::Err) {
+            return Err(wrap(server::Error::Reply { command, reply }).into());
+        }
+        found.forbidden = Some((command, reply));
+        return Ok(found);
+    }
+    if end == End::Cancelled {
+        return Err(Failure::new(Kind::Interrupted, "stopped"));
+    }
+    let comparer = read?;
+    (settings.progress)(found.keys);
+    if let Some(sizes) = sizes {
+        let certain = comparer.certain.iter();
+        found.counted = certain
+            .map(|(db, expected)| Counted {
+                db: db.0,
+                expected: *expected,
+                has: sizes.get(&db.0).map_or(0, |size| size.keys),
+            })
+            .collect();
+    }
+    Ok(found)
+}
+
+/// How many keys each database has; `None` when the server does not tell.
+async fn sizes(endpoint: &Endpoint) -> Result<Option<BTreeMap<u32, Keyspace>>, server::Error> {
+    let mut wire = endpoint.wire().await?;
+    match wire.call(&[b"INFO", b"keyspace"]).await {
+        Ok(text) => {
+            let text = text.into_bytes().unwrap_or_default();
+            Ok(Some(Facts::parse(&String::from_utf8_lossy(&text)).keyspace))
+        }
+        Err(server::Error::Reply { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// With a rate, batches are small enough to be spread over the second.
