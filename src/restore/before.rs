@@ -29,7 +29,7 @@ pub(super) async fn may(
             .await
             .map_err(wrap)?;
         let asked = wire.call(&[b"RESTORE", key, b"0", b"x"]).await;
-        allowed(asked).map_err(wrap)?;
+        allowed(asked).map_err(|source| Error::writing(&facts.place, source))?;
     }
     if functions {
         let asked = wire.call(&[b"FUNCTION", b"LOAD", b"x"]).await;

@@ -437,3 +437,149 @@ impl std::fmt::Display for MemoryPlan {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::rdb::Family;
+
+    fn scales(keys: &[(u8, &[u8], bool)], used: Option<u64>) -> Scales {
+        let mut scales = Scales {
+            used_memory: used,
+            ..Scales::default()
+        };
+        for (code, value, meant) in keys {
+            let value_type = ValueType::new(*code, Family::Redis).unwrap();
+            scales.key(value_type, b"name", false, meant.then_some(7));
+            // In pieces, as a scanner hands them out.
+            for piece in value.chunks(3) {
+                scales.event(&Event::Value(piece));
+            }
+            scales.event(&Event::ValueEnd);
+        }
+        scales
+    }
+
+    fn info(text: &str) -> Facts {
+        Facts::parse(&format!("redis_version:7.0.15\r\n{text}"))
+    }
+
+    const DOING: Doing = Doing {
+        flushed_keys: 0,
+        on_conflict: OnConflict::Fail,
+        occupied: Occupied::No,
+    };
+
+    #[test]
+    fn a_compressed_string_counts_with_its_full_length_and_a_lie_about_it_has_a_bound() {
+        let honest = [&[0xc3, 20, 0x43, 0xe8][..], &[0; 20]].concat();
+        let needs = scales(&[(0, &honest, true)], None).needs(Product::Redis);
+        assert!((1000..1300).contains(&needs), "{needs}");
+        let lie = [&[0xc3, 20, 0x80, 0xff, 0xff, 0xff, 0xff][..], &[0; 20]].concat();
+        assert!(scales(&[(0, &lie, true)], None).needs(Product::Redis) < 5000);
+    }
+
+    #[test]
+    fn a_table_costs_more_than_its_bytes_and_a_lie_about_its_length_has_a_bound() {
+        let members: Vec<u8> = [&[0x42, 0x58][..], &[1, b'x'].repeat(600)].concat();
+        let needs = scales(&[(2, &members, true)], None).needs(Product::Redis);
+        assert!((30_000..35_000).contains(&needs), "{needs}");
+        let lie = [0x81, 255, 255, 255, 255, 255, 255, 255, 255, 1, b'x'];
+        assert!(scales(&[(2, &lie, true)], None).needs(Product::Redis) < 1000);
+    }
+
+    #[test]
+    fn the_files_own_word_is_taken_where_it_can_be_true_and_scaled_to_what_is_meant() {
+        let value = [&[0x43, 0xe8][..], &[7; 1000]].concat();
+        let half = [(0, &value[..], true), (0, &value[..], false)];
+        let own = scales(&half, None).needs(Product::Redis);
+        let all = 2 * own;
+        for (said, needs) in [
+            (all + all / 4, own + own / 4),
+            (all * 3, own),
+            (0, own),
+            (u64::MAX, own),
+        ] {
+            let said = said.saturating_add(EMPTY_SERVER);
+            assert_eq!(scales(&half, Some(said)).needs(Product::Redis), needs);
+        }
+        assert_eq!(scales(&[], Some(5 << 20)).needs(Product::Redis), 0);
+    }
+
+    #[test]
+    fn the_largest_key_that_is_meant_is_known() {
+        let mut scales = Scales::default();
+        for (size, meant) in [(10, Some(1)), (30, Some(2)), (20, Some(3)), (40, None)] {
+            let value_type = ValueType::new(0, Family::Redis).unwrap();
+            scales.key(value_type, b"name", false, meant);
+            scales.event(&Event::Value(&vec![0; size]));
+            scales.event(&Event::ValueEnd);
+        }
+        assert_eq!(scales.largest(), Some(2));
+    }
+
+    #[test]
+    fn only_what_is_certain_refuses() {
+        let scales = Scales {
+            meant: Weight {
+                raw: 1000,
+                redis: 3000,
+                valkey: 2000,
+            },
+            ..Scales::default()
+        };
+        let plan = |text: &str, doing: Doing| MemoryPlan::of(&scales, &info(text), doing);
+        let limit = |limit: u64| {
+            format!(
+                "used_memory:500\r\nmaxmemory:{limit}\r\nmaxmemory_policy:noeviction\r\ndb0:keys=10,expires=0\r\n"
+            )
+        };
+        let refused = |text: &str, doing: Doing| plan(text, doing).judge("it", doing).is_err();
+        assert!(!refused("used_memory:500\r\n", DOING));
+        assert!(refused(&limit(1499), DOING) && !refused(&limit(1500), DOING));
+        assert!(plan(&limit(1500), DOING).warning().is_some());
+        assert!(plan(&limit(3500), DOING).warning().is_none());
+        let replaced = Doing {
+            on_conflict: OnConflict::Replace,
+            occupied: Occupied::Yes,
+            ..DOING
+        };
+        assert!(refused(&limit(999), replaced) && !refused(&limit(1000), replaced));
+        let skipped = Doing {
+            on_conflict: OnConflict::Skip,
+            ..replaced
+        };
+        assert!(!refused(&limit(1), skipped));
+        let flushed = Doing {
+            flushed_keys: 10,
+            ..DOING
+        };
+        assert!(refused(&limit(999), flushed) && !refused(&limit(1000), flushed));
+        assert!(!refused(
+            &limit(1499).replace("noeviction", "allkeys-lru"),
+            DOING
+        ));
+        let uncounted = format!("{}mem_not_counted_for_evict:500\r\n", limit(1000));
+        assert!(!refused(&uncounted, DOING));
+    }
+
+    #[test]
+    fn without_a_limit_the_hosts_memory_warns() {
+        let scales = Scales {
+            meant: Weight {
+                raw: 1000,
+                redis: 3000,
+                valkey: 2000,
+            },
+            ..Scales::default()
+        };
+        let plan = |host: u64| {
+            let text = format!("used_memory:500\r\ntotal_system_memory:{host}\r\n");
+            MemoryPlan::of(&scales, &info(&text), DOING)
+        };
+        assert!(plan(3499).warning().is_some() && plan(3500).warning().is_none());
+        assert!(plan(0).warning().is_none());
+        assert!(plan(1).judge("it", DOING).is_ok());
+    }
+}

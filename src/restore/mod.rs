@@ -36,6 +36,7 @@ use crate::rdb::value::FieldExpiries;
 use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
+use crate::stage;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{self, Conflicts, OnConflict, Settings, SkippedKeys, Written};
 use crate::target::{Error, Expiry, Rename, Route};
@@ -357,6 +358,7 @@ impl<B: Backup> Prepared<B> {
         );
         settings.skipped = written_by.skipped.clone();
         (settings.progress)(0);
+        stage::reached("before-check");
         let chosen = check.chosen(keys, self.largest);
         let reader = Arc::clone(&self.backup);
         let read = move |handler| reader.read(handler).map(|(handler, _)| handler);

@@ -33,6 +33,15 @@ pub enum Error {
         #[source]
         reply: Box<ServerError>,
     },
+    /// The server takes no writes now, whoever asks: its last save failed, it lacks replicas, it is read-only.
+    #[error("{place} takes no writes")]
+    NoWrites {
+        /// The server.
+        place: String,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
+    },
     /// A key's name is damaged: compressed, and does not inflate.
     #[error("a key's name in the backup is damaged: {0}")]
     KeyName(Damage),
@@ -170,6 +179,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// The server was asked whether it would take a key.
+    pub(crate) fn writing(place: &str, source: server::Error) -> Error {
+        match source {
+            server::Error::Reply { reply, .. }
+                if matches!(
+                    reply.code,
+                    Code::Misconf | Code::NoReplicas | Code::ReadOnly
+                ) =>
+            {
+                Error::NoWrites {
+                    place: place.to_owned(),
+                    reply: Box::new(reply),
+                }
+            }
+            source => Error::target(place, source),
+        }
+    }
+
     /// The server could not be asked.
     pub(crate) fn target(place: &str, source: server::Error) -> Error {
         let place = place.to_owned();
@@ -205,6 +232,24 @@ impl From<Error> for Failure {
                 let hint = "restore again with --on-conflict replace once the server is back: what is there already is written once more";
                 return with_causes(kind, Some(hint.to_owned()), &error);
             }
+            Error::NoWrites { reply, .. } => match reply.code {
+                Code::ReadOnly => (
+                    Kind::Refused,
+                    Some("the target is a replica: restore to its primary"),
+                ),
+                Code::NoReplicas => (
+                    Kind::Unavailable,
+                    Some(
+                        "it waits for replicas (`min-replicas-to-write`): see whether they are there",
+                    ),
+                ),
+                _ => (
+                    Kind::Unavailable,
+                    Some(
+                        "its last save failed: see its log (a full disk, a missing right), then try again",
+                    ),
+                ),
+            },
             Error::KeyName(_) => (Kind::Damaged, Some("use another copy or another backup")),
             Error::Opaque { .. } => (
                 Kind::Refused,
