@@ -8,7 +8,7 @@ use crate::server::{self, Code, ServerError};
 use crate::units::{HumanBytes, HumanCount};
 
 /// What to give to a user that may not restore.
-const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
+const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function, for the check afterwards +dump +pexpiretime";
 
 /// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
 #[derive(Debug, thiserror::Error)]
