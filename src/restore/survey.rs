@@ -346,7 +346,6 @@ impl Surveyor {
         if let Way::Never(why) = way {
             return self.lose(current, why);
         }
-        // Its loss costs nothing but itself; in the strict mode the key can't go.
         if loses_metadata {
             self.unheld(Unheld::Metadata, &current, 0);
         }

@@ -204,6 +204,21 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the server does not let this user, or nobody, run this command.
+    pub(crate) fn refuses(&self, wanted: &str) -> bool {
+        match self {
+            Error::Forbidden { command, .. } => command == wanted,
+            // What may be is asked with a command whose arguments are wrong: any other answer would be to those.
+            Error::Target { source, .. } => {
+                matches!(source.as_ref(), server::Error::Reply { command, reply }
+                    if command == wanted && reply.code == Code::Err)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (kind, hint): (Kind, Option<&str>) = match &error {

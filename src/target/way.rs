@@ -2,7 +2,7 @@
 
 use super::commands::Dialect;
 use crate::rdb::payload::footer_version_for;
-use crate::rdb::value::plain_type;
+use crate::rdb::value::{FieldsExpire, plain_type};
 use crate::rdb::{Family, FileVersion, KeyHead, LogicalType, ModuleId, ValueType};
 
 /// The first RDB version of Redis that knows key metadata.
@@ -143,7 +143,11 @@ impl Abilities {
         }
         let plain = |expiries| plain_type(logical, expiries, rdb.family, rdb.number);
         // A server that knows no expiry of fields gets the fields.
-        match plain(has_field_expiries(value_type)).or_else(|| plain(false)) {
+        let expire = match has_field_expiries(value_type) {
+            true => FieldsExpire::Yes,
+            false => FieldsExpire::No,
+        };
+        match plain(expire).or_else(|| plain(FieldsExpire::No)) {
             Some(plain) => Way::Recoded(plain),
             None => Way::Commands,
         }

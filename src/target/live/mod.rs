@@ -117,6 +117,8 @@ pub struct Losses {
     pub elements: u64,
     /// Pending entries of streams.
     pub pending_entries: u64,
+    /// Function libraries.
+    pub functions: u64,
 }
 
 impl Losses {
