@@ -110,9 +110,6 @@ fn look(found: &mut Examined, element: Element<'_>, now_ms: i64, max_bulk: u64) 
         Element::Consumer(consumer) => found.plain_bytes += consumer.name.len() as u64 + 64,
         Element::Owned(_) => found.plain_bytes += 64,
         Element::Unowned(_) => found.unowned += 1,
-        Element::Stream(_)
-        | Element::GroupEnd
-        | Element::Module(_)
-        | Element::ModuleBytes(_) => {}
+        Element::Stream(_) | Element::GroupEnd | Element::Module(_) | Element::ModuleBytes(_) => {}
     }
 }

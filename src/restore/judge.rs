@@ -112,9 +112,7 @@ impl Plan {
         if let Some(names) = libraries(LibraryFate::Unheld).filter(|_| !self.allow_loss) {
             return Err(refuse(format!("{place} knows no functions"))
                 .cause(format!("function libraries in the backup: {names}"))
-                .hint(
-                    "restore to Redis 7.0 or newer, or go on without them: --allow-loss",
-                ));
+                .hint("restore to Redis 7.0 or newer, or go on without them: --allow-loss"));
         }
         if let (Some(_), Some(facts)) = (libraries(LibraryFate::Unseen), ingredients.facts)
             && let TargetLibraries::Refused(reply) = &facts.libraries

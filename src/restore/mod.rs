@@ -27,16 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
-pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
 pub use library::Library;
+pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
 pub use survey::{Depth, Holds, Loss, Survey, Surveyed, Surveyor, UnheldKeys, WayCounts};
 
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
-use crate::target::facts::TargetFacts;
 use crate::target::commands::Dialect;
+use crate::target::facts::TargetFacts;
 use crate::target::live::{self, Conflicts, Losses, OnConflict, Settings, Ways};
 use crate::target::way::{Abilities, May, Mode};
 use crate::target::{Error, Expiry, Rename, Route};

@@ -484,7 +484,11 @@ impl Surveyor {
         if found.too_large > 0 && current.way == Way::Commands {
             self.unheld(Unheld::Element, &current, found.too_large);
         }
-        let more = if current.way == Way::Commands { more } else { 0 };
+        let more = if current.way == Way::Commands {
+            more
+        } else {
+            0
+        };
         if found.unowned + more > 0 && current.way != Way::AsIs {
             self.unheld(Unheld::Pending, &current, found.unowned + more);
         }

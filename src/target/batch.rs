@@ -373,7 +373,14 @@ mod tests {
         builder.exists(0, b"first");
         let mut payload = vec![7; LARGE];
         let batch = builder
-            .restore(Asked::Restore, 0, b"big", 0, &mut payload, &Options::default())
+            .restore(
+                Asked::Restore,
+                0,
+                b"big",
+                0,
+                &mut payload,
+                &Options::default(),
+            )
             .unwrap();
         assert!(payload.is_empty());
         let sent = bytes(&batch);
@@ -393,11 +400,17 @@ mod tests {
         let batch = builder.command(0, &words, Asked::Step(1)).unwrap();
         let sent = bytes(&batch);
         let (head, tail) = (&sent[..80], &sent[sent.len() - 20..]);
-        assert!(head.starts_with(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*4\r\n$5\r\nRPUSH\r\n$3\r\nkey\r\n$262144\r\nx"));
+        assert!(head.starts_with(
+            b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*4\r\n$5\r\nRPUSH\r\n$3\r\nkey\r\n$262144\r\nx"
+        ));
         assert!(tail.ends_with(b"xx\r\n$5\r\nsmall\r\n"));
         assert_eq!(batch.key(&batch.expected[1]), b"key");
         assert_eq!(batch.keys(), 0);
-        assert!(builder.command(0, &[b"DEL", b"key"], Asked::Removed(1)).is_none());
+        assert!(
+            builder
+                .command(0, &[b"DEL", b"key"], Asked::Removed(1))
+                .is_none()
+        );
         assert_eq!(builder.rest().unwrap().keys(), 1);
     }
 

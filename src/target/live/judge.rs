@@ -209,7 +209,10 @@ impl Tally<'_> {
             reply => {
                 return match reply.as_error() {
                     Some(refused) => self.broke(number, refused),
-                    None => self.broke(number, ServerError::parse(b"ERR the transaction was given up")),
+                    None => self.broke(
+                        number,
+                        ServerError::parse(b"ERR the transaction was given up"),
+                    ),
                 };
             }
         };

@@ -55,7 +55,10 @@ mod tests {
             numbers.insert(number);
         }
         for number in 0..10_000 {
-            assert_eq!(numbers.contains(number), [1, 63, 64, 5000].contains(&number));
+            assert_eq!(
+                numbers.contains(number),
+                [1, 63, 64, 5000].contains(&number)
+            );
         }
     }
 }

@@ -78,12 +78,7 @@ impl Lane {
     }
 
     /// Any command; see [`Builder::command`].
-    pub(super) fn command(
-        &mut self,
-        db: u32,
-        words: &[&[u8]],
-        asked: Asked,
-    ) -> Result<(), Error> {
+    pub(super) fn command(&mut self, db: u32, words: &[&[u8]], asked: Asked) -> Result<(), Error> {
         let large: usize = words
             .iter()
             .map(|word| word.len())
@@ -119,4 +114,3 @@ impl Lane {
         self.outlet = None;
     }
 }
-

@@ -151,7 +151,11 @@ impl Maker {
             (Phase::Open, Some(number)) => {
                 if let Some(at) = desk.expire_at_ms {
                     let at = at.to_string();
-                    desk.step_in(lane, &[b"PEXPIREAT", &desk.temporary, at.as_bytes()], number)?;
+                    desk.step_in(
+                        lane,
+                        &[b"PEXPIREAT", &desk.temporary, at.as_bytes()],
+                        number,
+                    )?;
                 }
                 desk.rename(lane, &desk.temporary, &desk.name, (desk.db, number))?;
             }
@@ -170,9 +174,11 @@ impl Maker {
             (_, Some(number)) => desk.making.ended(number),
             (_, None) => {}
         }
-        while self.waiting.front().is_some_and(|first| {
-            self.desk.making.standing(first.number) != Standing::Waiting
-        }) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|first| self.desk.making.standing(first.number) != Standing::Waiting)
+        {
             self.name_first(lane)?;
         }
         while self.waiting.len() > MOST_WAITING {
@@ -207,9 +213,7 @@ impl Maker {
             return Ok(());
         };
         let desk = &self.desk;
-        let over = key
-            .expire_at_ms
-            .is_some_and(|at| at <= desk.clock.now_ms());
+        let over = key.expire_at_ms.is_some_and(|at| at <= desk.clock.now_ms());
         if over || desk.making.standing(key.number) == Standing::Broken {
             return lane.command(
                 key.db,
@@ -241,16 +245,8 @@ impl Maker {
 impl Desk {
     /// Begins what needs more than one command.
     fn begin(&mut self, writer: &mut Writer, logical: LogicalType, ghosts: &[StreamId]) {
-        self.number = Some(
-            self.making
-                .begin(self.db, &self.name, &mut self.temporary),
-        );
-        writer.start(
-            logical,
-            &self.temporary,
-            Some(self.clock.now_ms()),
-            ghosts,
-        );
+        self.number = Some(self.making.begin(self.db, &self.name, &mut self.temporary));
+        writer.start(logical, &self.temporary, Some(self.clock.now_ms()), ghosts);
     }
 
     fn element(

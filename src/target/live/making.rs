@@ -77,7 +77,8 @@ impl Making {
         state.begun += 1;
         let number = state.begun;
         temporary.clear();
-        temporary.extend_from_slice(format!("rdbkeeper:restoring:{}:{number}", self.run).as_bytes());
+        temporary
+            .extend_from_slice(format!("rdbkeeper:restoring:{}:{number}", self.run).as_bytes());
         state.halves.insert(
             number,
             Half {

@@ -171,7 +171,11 @@ fn arrives(dumped: &Dumped, server: &Server, mode: Mode, from: &servers::Kind, w
         Mode::Restore => assert_eq!(named.is_empty(), from.fits_into(to), "{what}: {named:?}"),
         _ if loses_expiries => {
             assert_eq!(named, ["field-expiry"], "{what}");
-            assert_eq!((plan.unheld[0].keys, plan.unheld[0].parts), (3, 5), "{what}");
+            assert_eq!(
+                (plan.unheld[0].keys, plan.unheld[0].parts),
+                (3, 5),
+                "{what}"
+            );
         }
         _ => assert!(named.is_empty(), "{what}: {named:?}"),
     }
@@ -212,7 +216,11 @@ fn arrives(dumped: &Dumped, server: &Server, mode: Mode, from: &servers::Kind, w
         }
         Mode::Commands => assert_eq!(outcome.commands, outcome.keys, "{what}"),
     }
-    let expiries = if loses_expiries && mode != Mode::Restore { 5 } else { 0 };
+    let expiries = if loses_expiries && mode != Mode::Restore {
+        5
+    } else {
+        0
+    };
     assert_eq!(losses.field_expiries, expiries, "{what}");
 }
 

@@ -250,8 +250,7 @@ fn who_may_not_restore_gets_the_keys_by_commands() {
     let outcome = wait(async {
         let (backup, to) = (dumped.backup(), endpoint_of(&server, "keeper"));
         let token = CancellationToken::new();
-        let prepared =
-            restore::prepare(backup, to, Request::default(), silent(), token).await;
+        let prepared = restore::prepare(backup, to, Request::default(), silent(), token).await;
         good(good(prepared).run().await)
     });
     assert_eq!(outcome.commands, outcome.keys);
@@ -327,7 +326,15 @@ fn haunted(client: &mut crate::support::client::Client, kind: &servers::Kind) {
         client.run(cmd!["XGROUP", "CREATE", key, "g", "0"]);
         for (consumer, count) in [("a", 3), ("b", 2), ("a", 7), ("c", 1)] {
             let read = cmd![
-                "XREADGROUP", "GROUP", "g", consumer, "COUNT", count, "STREAMS", key, ">"
+                "XREADGROUP",
+                "GROUP",
+                "g",
+                consumer,
+                "COUNT",
+                count,
+                "STREAMS",
+                key,
+                ">"
             ];
             client.run(read);
         }
@@ -345,7 +352,13 @@ fn haunted(client: &mut crate::support::client::Client, kind: &servers::Kind) {
     client.run(cmd!["XDEL", "nothing", "5-5"]);
     if kind.speaks_redis(7, 0) {
         let history = cmd![
-            "XSETID", "far", "99-7", "ENTRIESADDED", 400, "MAXDELETEDID", "77-0"
+            "XSETID",
+            "far",
+            "99-7",
+            "ENTRIESADDED",
+            400,
+            "MAXDELETEDID",
+            "77-0"
         ];
         client.run(history);
     }
