@@ -22,6 +22,8 @@ pub(super) struct Wants<'a> {
     pub(super) commands: Option<(DbIndex, Vec<u8>)>,
     /// The types that are.
     pub(super) types: &'a BTreeSet<LogicalType>,
+    /// Whether there are strings among them that are put together by a script.
+    pub(super) in_pieces: bool,
     pub(super) dialect: Dialect,
     /// Databases that are emptied.
     pub(super) flush: Vec<u32>,
@@ -88,6 +90,10 @@ async fn make(wire: &mut Wire, key: &[u8], wants: &Wants<'_>) -> Result<(), serv
         true => vec![b"UNLINK", temporary],
         false => vec![b"DEL", temporary],
     });
+    if wants.in_pieces {
+        words.push(vec![b"RPUSH", temporary, b""]);
+        words.push(vec![b"EVAL", b"return 1", b"1", temporary]);
+    }
     for logical in wants.types {
         match logical {
             LogicalType::String => words.push(vec![b"SET", key, b""]),

@@ -296,6 +296,7 @@ async fn attempt<B: Backup>(
             restore: place(&survey.first_restored),
             commands: place(&survey.first).filter(|_| !survey.by_commands.is_empty()),
             types: &survey.by_commands,
+            in_pieces: survey.in_pieces,
             dialect: abilities.dialect,
             flush: plan.flush.keys().copied().collect(),
             functions: plan.loads(),

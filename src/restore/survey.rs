@@ -120,6 +120,8 @@ pub struct Survey {
     pub ways: WayCounts,
     /// The types that will be written by commands.
     pub by_commands: BTreeSet<LogicalType>,
+    /// Whether there are strings among them that the target puts together of pieces.
+    pub in_pieces: bool,
     /// What is known of single keys.
     pub known: Known,
     /// Values that must be decoded for an answer were not: see [`Depth`].
@@ -228,6 +230,7 @@ impl Surveyor {
                 unheld: Vec::new(),
                 ways: WayCounts::default(),
                 by_commands: BTreeSet::new(),
+                in_pieces: false,
                 known: Known::default(),
                 too_shallow: false,
                 libraries: Vec::new(),
@@ -467,6 +470,8 @@ impl Surveyor {
             Way::Commands => {
                 self.survey.ways.commands += 1;
                 self.survey.by_commands.insert(logical);
+                self.survey.in_pieces |= logical == LogicalType::String
+                    && found.plain_bytes > abilities.dialect.max_bulk;
                 false
             }
         };
