@@ -124,7 +124,7 @@ struct OnScales {
 }
 
 impl Scales {
-    /// Takes every event, the key's head apart: see [`Scales::key`].
+    /// Takes every event, the key's head apart: see [`Scales::key`]. What becomes of a key is to be said before.
     pub(super) fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Aux { key, value, .. } if key.plain() == Some(b"used-mem") => {
@@ -163,6 +163,13 @@ impl Scales {
             head_bytes: 0,
             value_bytes: 0,
         });
+    }
+
+    /// The key that has come is not written after all.
+    pub(super) fn lost(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.meant = None;
+        }
     }
 
     fn end(&mut self) {

@@ -17,8 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::batch::Asked;
 use super::super::{Clock, Error, Fate, Route};
-use super::feed::{Feeder, Lane, Outlet};
-use super::sample::{Chosen, key_hash};
+use super::comparing::Comparing;
+use super::feed::Feeder;
+use super::lane::{Lane, Outlet};
+use super::sample::key_hash;
 use super::skipped::{Skipped, SkippedKeys};
 use crate::failure::Failure;
 use crate::rdb::value::{ContentDigest, Decoder, Element, FieldExpiries};
@@ -118,10 +120,12 @@ pub struct KeyComparer {
     lane: Lane,
     route: Route,
     clock: Clock,
-    chosen: Chosen,
     question: ExpiryQuestion,
-    expiries: FieldExpiries,
+    comparing: Comparing,
+    max_bulk: u64,
     skipped: SkippedKeys,
+    /// Keys so far, whatever becomes of them.
+    seen: u64,
     expectations: mpsc::Sender<Expectation>,
     room: Arc<Semaphore>,
     runtime: Handle,
@@ -150,7 +154,7 @@ struct Current {
     /// Bytes as they stand in the file, and decoded.
     raw_bytes: u64,
     plain_bytes: u64,
-    /// It could not be decoded; whatever the target made of it is not judged.
+    /// It could not be decoded, or not all of it can be held: whatever the target made of it is not judged.
     puzzling: bool,
 }
 
@@ -158,9 +162,10 @@ struct Current {
 pub(super) struct Setup {
     pub(super) route: Route,
     pub(super) clock: Clock,
-    pub(super) chosen: Chosen,
     pub(super) question: ExpiryQuestion,
-    pub(super) expiries: FieldExpiries,
+    pub(super) comparing: Comparing,
+    /// The longest element that the target takes, in bytes.
+    pub(super) max_bulk: u64,
     pub(super) skipped: SkippedKeys,
     pub(super) max_commands: usize,
 }
@@ -176,10 +181,11 @@ impl KeyComparer {
             lane: Lane::new(outlet, setup.max_commands),
             route: setup.route,
             clock: setup.clock,
-            chosen: setup.chosen,
             question: setup.question,
-            expiries: setup.expiries,
+            comparing: setup.comparing,
+            max_bulk: setup.max_bulk,
             skipped: setup.skipped,
+            seen: 0,
             expectations,
             room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
             runtime: Handle::current(),
@@ -193,6 +199,12 @@ impl KeyComparer {
     }
 
     fn begin(&mut self, head: &KeyHead<'_>) -> Result<(), Error> {
+        self.seen += 1;
+        let known = &self.comparing.known;
+        if known.lost.contains(self.seen) {
+            return Ok(());
+        }
+        let has_ghosts = !known.ghosts(self.seen).is_empty();
         let key = head.key.decode().map_err(Error::KeyName)?;
         let now = self.clock.now_ms();
         let Fate::Written { db, expire_at_ms } = self.route.fate(head, &key, Some(now))? else {
@@ -203,7 +215,7 @@ impl KeyComparer {
             *self.certain.entry(db).or_default() += 1;
         }
         self.route.name(&key, &mut self.name);
-        if !self.chosen.takes(key_hash(db.0, &self.name))
+        if !self.comparing.chosen.takes(key_hash(db.0, &self.name))
             && !self.types.insert(head.value_type.code())
         {
             return Ok(());
@@ -219,16 +231,17 @@ impl KeyComparer {
             expire_at_ms,
             skipped,
             value_type: head.value_type,
-            digest: ContentDigest::new(head.value_type.logical(), self.expiries),
+            digest: ContentDigest::new(head.value_type.logical(), self.comparing.expiries),
             fields: Fields {
-                expiries: self.expiries,
+                expiries: self.comparing.expiries,
                 until_ms: now.saturating_add(FIELD_SLACK_MS),
             },
             count: 0,
             fleeting: 0,
             raw_bytes: 0,
             plain_bytes: 0,
-            puzzling: head.value_type.logical() == LogicalType::Module,
+            // Pending entries of deleted entries can't all be made by commands.
+            puzzling: head.value_type.logical() == LogicalType::Module || has_ghosts,
         });
         Ok(())
     }
@@ -241,8 +254,13 @@ impl KeyComparer {
         if current.puzzling {
             return;
         }
+        let max_bulk = self.max_bulk;
+        let mut cut = false;
         let mut take = |element: Element<'_>| {
-            current.plain_bytes += element_bytes(element);
+            let bytes = element_bytes(element);
+            // By commands such an element can't arrive.
+            cut |= bytes > max_bulk;
+            current.plain_bytes += bytes;
             match element {
                 Element::String(bytes) => current.count = bytes.len() as u64,
                 Element::Item(_)
@@ -260,7 +278,7 @@ impl KeyComparer {
             }
             Ok::<(), std::convert::Infallible>(())
         };
-        if self.decoder.push(bytes, &mut take).is_err() {
+        if self.decoder.push(bytes, &mut take).is_err() || cut {
             current.puzzling = true;
         }
     }
@@ -316,15 +334,15 @@ impl KeyComparer {
         let builder = &mut self.lane.builder;
         match self.question {
             ExpiryQuestion::Absolute => {
-                builder.question(db, Asked::Expiry, b"PEXPIRETIME", Some(&self.name));
+                builder.command(db, &[b"PEXPIRETIME", &self.name], Asked::Expiry);
             }
             ExpiryQuestion::Relative => {
-                builder.question(db, Asked::Time, b"TIME", None);
-                builder.question(db, Asked::Expiry, b"PTTL", Some(&self.name));
-                builder.question(db, Asked::Time, b"TIME", None);
+                builder.command(db, &[b"TIME"], Asked::Time);
+                builder.command(db, &[b"PTTL", &self.name], Asked::Expiry);
+                builder.command(db, &[b"TIME"], Asked::Time);
             }
         }
-        builder.question(db, Asked::Content, command, Some(&self.name));
+        builder.command(db, &[command, &self.name], Asked::Content);
         self.weight += answer;
         match self.weight >= BATCH_BYTES {
             true => self.send(),

@@ -1,43 +1,56 @@
-//! A live server as a target: keys are written by pipelined RESTORE, and looked for by EXISTS before.
+//! A live server as a target: keys are written by pipelined RESTORE or by plain commands, and looked for by EXISTS before.
 //!
 //! A thread reads the backup and makes batches; a pump sends them. The numbers in every result and every
 //! error count the server's own answers, never what was sent.
 
 mod compare;
+mod comparing;
 mod feed;
 mod judge;
+mod known;
+mod lane;
+mod maker;
+mod making;
 mod sample;
+mod sender;
 mod skipped;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::compare::KeyComparer;
-use self::compare::{ExpiryQuestion, Setup};
-use self::feed::{Feeder, Outlet};
-pub use self::feed::{KeyLooker, KeySender};
+pub use self::comparing::{Comparing, compare};
+use self::feed::Feeder;
+pub use self::feed::KeyLooker;
 use self::judge::{Look, Tally};
+pub use self::known::{Known, Numbers};
+use self::lane::Outlet;
+use self::making::Making;
 pub use self::sample::{Chosen, key_hash};
+pub use self::sender::KeySender;
+use self::sender::Means;
 pub use self::skipped::{Skipped, SkippedKeys};
-use self::verdict::Verdict;
 pub use self::verdict::{Comparison, Counted, Difference, Unlike};
 use super::pump::{End, Judge, pump};
+use super::way::Abilities;
 use super::{Error, Route, TargetFacts};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
-use crate::rdb::value::FieldExpiries;
 use crate::selection::KeyNames;
-use crate::server::info::{Keyspace, Version};
-use crate::server::{self, Code, Endpoint, Facts};
+use crate::server::{self, Endpoint};
 use crate::units::HumanCount;
 
 /// Batches that wait for the pump. With those in flight they are what a restore keeps in memory.
 const WAITING: usize = 4;
+
+/// How long the removal of what is half made may take.
+const SWEEP: Duration = Duration::from_secs(3);
 
 /// After the end of a run, how long the reading thread is waited for.
 const READER_GRACE: Duration = Duration::from_secs(4);
@@ -95,6 +108,45 @@ pub struct Written {
     pub expired: u64,
     /// Keys that the filters left out.
     pub left_out: u64,
+    /// Keys, of those written, whose value went in a plainer layout than it had.
+    pub recoded: u64,
+    /// Keys, of those written, that were made by plain commands.
+    pub by_commands: u64,
+    /// What the target could not hold.
+    pub losses: Losses,
+}
+
+/// What of a backup a target could not hold, and was left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Keys.
+    pub keys: u64,
+    /// Keys that came without their metadata.
+    pub metadata: u64,
+    /// Fields of hashes that came without their expiry.
+    pub field_expiries: u64,
+    /// Elements that are longer than the target takes.
+    pub elements: u64,
+    /// Pending entries of streams.
+    pub pending_entries: u64,
+    /// Function libraries.
+    pub functions: u64,
+}
+
+impl Losses {
+    /// Whether nothing was left out.
+    pub fn is_none(&self) -> bool {
+        *self == Losses::default()
+    }
+}
+
+/// By which ways values go, and what is known of single keys.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// What the target can do.
+    pub abilities: Abilities,
+    /// What was found out about single keys.
+    pub known: Arc<Known>,
 }
 
 /// Keys that the target has already.
@@ -115,18 +167,30 @@ pub async fn write<R>(
     endpoint: &Endpoint,
     facts: &TargetFacts,
     route: &Route,
+    ways: &Ways,
     settings: &Settings,
     read: R,
 ) -> Result<Written, Failure>
 where
     R: FnOnce(KeySender) -> Result<KeySender, Failure> + Send + 'static,
 {
-    let replace = settings.on_conflict == OnConflict::Replace;
-    let target = (facts.rdb, facts.clock, facts.has_absolute_ttl());
-    let route = route.clone();
+    let run = getrandom::u64().map_err(|error| {
+        Failure::new(Kind::Failed, "the system gives no random numbers").cause(error.to_string())
+    })?;
+    let making = Arc::new(Making::new(run));
+    let means = Means {
+        route: route.clone(),
+        clock: facts.clock,
+        abilities: ways.abilities,
+        absolute: facts.has_absolute_ttl(),
+        on_conflict: settings.on_conflict,
+        names: settings.names,
+        known: Arc::clone(&ways.known),
+        making: Arc::clone(&making),
+    };
     let max_commands = commands_per_batch(settings.rate);
-    let make = move |outlet| KeySender::new(outlet, max_commands, route, target, replace);
-    let mut tally = Tally::new(facts, settings);
+    let make = move |outlet| KeySender::new(outlet, max_commands, means);
+    let mut tally = Tally::new(facts, settings, &making);
     let (ended, read) = drive(
         endpoint,
         &mut tally,
@@ -136,6 +200,7 @@ where
         read,
     )
     .await;
+    sweep(endpoint, making.left()).await;
     tally.conclude(ended)?;
     (settings.progress)(tally.written.keys + tally.written.skipped);
     // Only now: when the pump has stopped, the reader's complaint is that nobody takes its batches.
@@ -150,6 +215,7 @@ where
     Ok(Written {
         expired: sender.expired,
         left_out: sender.left_out,
+        losses: sender.losses,
         ..tally.written
     })
 }
@@ -198,95 +264,6 @@ where
     Ok(judge.found)
 }
 
-/// Compares what was written with the backup: the chosen keys one by one, and how many there are in each database.
-///
-/// `route` is the one that was written by. Where the server forbids a question, that is in the result, with what was
-/// compared until then.
-///
-/// # Errors
-/// What `read` says, or [`Error`]; none of them says that something is wrong on the target.
-pub async fn compare<R>(
-    endpoint: &Endpoint,
-    facts: &TargetFacts,
-    route: &Route,
-    (chosen, expiries): (Chosen, FieldExpiries),
-    settings: &Settings,
-    read: R,
-) -> Result<Comparison, Failure>
-where
-    R: FnOnce(KeyComparer) -> Result<KeyComparer, Failure> + Send + 'static,
-{
-    let wrap = |source| Error::target(&facts.place, source);
-    // Before the first key: what must be there later was there now.
-    let sizes = sizes(endpoint).await.map_err(wrap)?;
-    let question = match facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0)) {
-        true => ExpiryQuestion::Absolute,
-        false => ExpiryQuestion::Relative,
-    };
-    let setup = Setup {
-        route: route.clone(),
-        clock: facts.clock,
-        chosen,
-        question,
-        expiries,
-        skipped: settings.skipped.clone(),
-        max_commands: commands_per_batch(settings.rate),
-    };
-    let (tell, told) = std::sync::mpsc::channel();
-    let make = move |outlet| KeyComparer::new(outlet, setup, tell);
-    let mut verdict = Verdict::new(settings, facts, question, told);
-    let (ended, read) = drive(
-        endpoint,
-        &mut verdict,
-        settings.rate,
-        &settings.cancel,
-        make,
-        read,
-    )
-    .await;
-    let end = ended.map_err(wrap)?;
-    let Verdict {
-        mut found, refused, ..
-    } = verdict;
-    if let Some((command, reply)) = refused {
-        // A command that is renamed away is forbidden, too.
-        if !matches!(reply.code, Code::NoPerm | Code::Err) {
-            return Err(wrap(server::Error::Reply { command, reply }).into());
-        }
-        found.forbidden = Some((command, reply));
-        return Ok(found);
-    }
-    if end == End::Cancelled {
-        return Err(Failure::new(Kind::Interrupted, "stopped"));
-    }
-    let comparer = read?;
-    (settings.progress)(found.keys);
-    if let Some(sizes) = sizes {
-        let certain = comparer.certain.iter();
-        found.counted = certain
-            .map(|(db, expected)| Counted {
-                db: db.0,
-                expected: *expected,
-                has: sizes.get(&db.0).map_or(0, |size| size.keys),
-            })
-            .collect();
-    }
-    Ok(found)
-}
-
-/// How many keys each database has; `None` when the server does not tell.
-async fn sizes(endpoint: &Endpoint) -> Result<Option<BTreeMap<u32, Keyspace>>, server::Error> {
-    let mut wire = endpoint.wire().await?;
-    match wire.call(&[b"INFO", b"keyspace"]).await {
-        Ok(text) => {
-            let text = text.into_bytes().unwrap_or_default();
-            Ok(Some(Facts::parse(&String::from_utf8_lossy(&text)).keyspace))
-        }
-        Err(server::Error::Reply { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// With a rate, batches are small enough to be spread over the second.
 fn commands_per_batch(rate: u64) -> usize {
     match rate {
@@ -316,7 +293,7 @@ where
     let feeder = make(Outlet::new(outlet));
     let reading = tokio::task::spawn_blocking(move || {
         let mut feeder = read(feeder)?;
-        feeder.lane().end()?;
+        feeder.finish()?;
         feeder.lane().close();
         Ok(feeder)
     });

@@ -2,6 +2,7 @@
 
 mod across;
 mod check;
+mod commands;
 mod conflicts;
 mod emptying;
 mod file;
