@@ -495,15 +495,22 @@ impl<B: Backup> Prepared<B> {
             },
             known: Arc::clone(&self.ways.known),
         };
-        let found = live::compare(&self.endpoint, &self.facts, route, comparing, &settings, read)
-            .await
-            .map_err(|failure| {
-                failure.context(format!(
-                    "all {} keys were written to {}, but not compared with the backup",
-                    HumanCount(written.keys),
-                    self.facts.place
-                ))
-            })?;
+        let found = live::compare(
+            &self.endpoint,
+            &self.facts,
+            route,
+            comparing,
+            &settings,
+            read,
+        )
+        .await
+        .map_err(|failure| {
+            failure.context(format!(
+                "all {} keys were written to {}, but not compared with the backup",
+                HumanCount(written.keys),
+                self.facts.place
+            ))
+        })?;
         Checked::of(check, found, written.keys, &self.facts)
     }
 }

@@ -113,27 +113,4 @@ async fn sizes(endpoint: &Endpoint) -> Result<Option<BTreeMap<u32, Keyspace>>, s
         Err(server::Error::Reply { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-/// Removes what is half made. Where that fails, its expiry does it within the hour.
-async fn sweep(endpoint: &Endpoint, left: Vec<(u32, Vec<u8>)>) {
-    let Some((_, first)) = left.first() else {
-        return;
-    };
-    let first = String::from_utf8_lossy(first).into_owned();
-    let removal = async {
-        let mut wire = endpoint.wire().await?;
-        for (db, temporary) in &left {
-            wire.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
-            wire.call(&[b"DEL", temporary]).await?;
-        }
-        Ok::<(), server::Error>(())
-    };
-    let why = match tokio::time::timeout(SWEEP, removal).await {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "it took too long".to_owned(),
-    };
-    tracing::warn!(
-        "the key {first}, half made, may be left on the target: {why}; it expires within an hour"
-    );
 }
-
