@@ -156,7 +156,7 @@ fn what_another_client_changed_is_found_and_named() {
             })
             .unwrap_err();
             assert_eq!(failure.kind, Kind::Failed, "{kind} {key}: {failure:?}");
-            let said = format!("key {key} in database 0 {words}");
+            let said = format!("key {key:?} in database 0 {words}");
             assert!(
                 failure.causes.contains(&said),
                 "{kind}: {said}: {failure:#?}"
@@ -405,7 +405,7 @@ fn other_names_and_databases_are_compared_where_they_went() {
     assert!(
         failure
             .causes
-            .contains(&"key other:3000 in database 5 is missing".to_owned()),
+            .contains(&"key \"other:3000\" in database 5 is missing".to_owned()),
         "{failure:?}"
     );
 }
@@ -520,7 +520,7 @@ fn the_command_tells_what_it_compared_and_fails_where_it_differs() {
     let file = dumped.file.to_str().unwrap();
     let server = Server::start(servers::usual());
     let url = server.url();
-    let program = Program::new("");
+    let program = Program::new(&format!("[[database]]\nname = \"it\"\nurl = {url:?}\n"));
     let outcome = program
         .json(["restore", file, "--to", &url, "--check", "all"])
         .expect(0)
