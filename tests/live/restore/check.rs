@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rdbkeeper::failure::{Failure, Kind};
-use rdbkeeper::restore::{self, Check, OnProgress, Outcome, Progress, Request, Stage, Ttl};
+use rdbkeeper::restore::{self, Check, Loss, OnProgress, Outcome, Progress, Request, Stage, Ttl};
 use rdbkeeper::selection::KeyNames;
 use rdbkeeper::server::Endpoint;
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::target::way::Mode;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dumped, endpoint, endpoint_of, good, run, run_to_file, wait};
@@ -76,6 +77,39 @@ fn every_key_of_every_server_is_found_as_it_was_on_every_server_that_takes_it() 
                 (0, None),
                 "{from} to {to}"
             );
+        }
+    }
+}
+
+#[test]
+fn what_went_another_way_is_found_as_it_was_but_for_what_could_not_be_held() {
+    let sources: Vec<_> = servers::available()
+        .iter()
+        .map(|kind| (kind, Dumped::full(kind)))
+        .collect();
+    for to in servers::available() {
+        let server = Server::start(to);
+        for (from, dumped) in &sources {
+            for mode in [Mode::Auto, Mode::Commands] {
+                server.client().run(cmd!["FLUSHALL"]);
+                let what = format!("{from} to {to}, --mode {}", mode.as_str());
+                let request = Request {
+                    mode,
+                    loss: Loss::Allowed,
+                    on_conflict: OnConflict::Replace,
+                    ..checking(Check::All)
+                };
+                let outcome = run(dumped, &server, request);
+                let outcome = outcome.unwrap_or_else(|failure| panic!("{what}: {failure:#?}"));
+                let checked = outcome.checked.unwrap();
+                assert_eq!(
+                    (checked.keys, checked.incomplete),
+                    (outcome.keys, None),
+                    "{what}"
+                );
+                // Streams with pending entries of entries that are deleted.
+                assert!(checked.by_length < 5, "{what}: {}", checked.by_length);
+            }
         }
     }
 }
