@@ -45,7 +45,7 @@ use crate::stage;
 use crate::target::commands::Dialect;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{
-    self, Comparing, Conflicts, Losses, OnConflict, Settings, SkippedKeys, Ways, Written,
+    self, Comparing, Conflicts, Losses, OnConflict, Settings, SkippedKeys, Times, Ways, Written,
 };
 use crate::target::way::{Abilities, May, Mode};
 use crate::target::{Error, Expiry, Rename, Route};
@@ -494,6 +494,12 @@ impl<B: Backup> Prepared<B> {
                 _ => FieldExpiries::Ignored,
             },
             known: Arc::clone(&self.ways.known),
+            times: match self.facts.has_absolute_ttl()
+                && (written.by_commands == 0 || self.ways.abilities.dialect.set_pxat)
+            {
+                true => Times::Absolute,
+                false => Times::FromThen,
+            },
         };
         let found = live::compare(
             &self.endpoint,

@@ -24,6 +24,17 @@ pub struct Comparing {
     pub expiries: FieldExpiries,
     /// What did not arrive, of single keys.
     pub known: Arc<Known>,
+    /// How the keys' expiries were written.
+    pub times: Times,
+}
+
+/// How expiries were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// As points in time.
+    Absolute,
+    /// Some as a time from then, so that they are a little late: RESTORE before Redis 5.0, SET before 6.2.
+    FromThen,
 }
 
 /// Compares what was written with the backup: the chosen keys one by one, and how many there are in each database.
@@ -51,6 +62,7 @@ where
         true => ExpiryQuestion::Absolute,
         false => ExpiryQuestion::Relative,
     };
+    let times = comparing.times;
     let setup = Setup {
         route: route.clone(),
         clock: facts.clock,
@@ -62,7 +74,7 @@ where
     };
     let (tell, told) = std::sync::mpsc::channel();
     let make = move |outlet| KeyComparer::new(outlet, setup, tell);
-    let mut verdict = Verdict::new(settings, facts, question, told);
+    let mut verdict = Verdict::new(settings, facts.clock, (question, times), told);
     let (ended, read) = drive(
         endpoint,
         &mut verdict,

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::compare::KeyComparer;
-pub use self::comparing::{Comparing, compare};
+pub use self::comparing::{Comparing, Times, compare};
 use self::feed::Feeder;
 pub use self::feed::KeyLooker;
 use self::judge::{Look, Tally};

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
+use super::super::Clock;
 use super::super::batch::Asked;
 use super::super::pump::Judge;
-use super::super::{Clock, TargetFacts};
 use super::Settings;
 use super::compare::{Expectation, ExpiryQuestion, Fields, SLACK_MS, Wanted};
+use super::comparing::Times;
 use super::skipped::Skipped;
 use crate::rdb::LogicalType;
 use crate::rdb::payload::Payload;
@@ -18,7 +19,8 @@ use crate::server::{Code, Reply, ServerError};
 /// So many differences are told one by one.
 const TOLD: usize = 3;
 
-/// By so much an expiry may be off where it had to be written as a time from then, before Redis 5.0, in milliseconds.
+/// By so much an expiry may be off where it had to be written as a time from then, in milliseconds: its command waited in a
+/// queue.
 const RELATIVE_SLACK_MS: i64 = 60_000;
 
 /// What is wrong with a key on the target.
@@ -119,17 +121,17 @@ pub(super) struct Verdict<'a> {
 impl<'a> Verdict<'a> {
     pub(super) fn new(
         settings: &'a Settings,
-        facts: &TargetFacts,
-        question: ExpiryQuestion,
+        clock: Clock,
+        (question, times): (ExpiryQuestion, Times),
         expectations: mpsc::Receiver<Expectation>,
     ) -> Verdict<'a> {
         Verdict {
             settings,
-            clock: facts.clock,
+            clock,
             question,
-            slack_ms: match facts.has_absolute_ttl() {
-                true => 1,
-                false => RELATIVE_SLACK_MS,
+            slack_ms: match times {
+                Times::Absolute => 1,
+                Times::FromThen => RELATIVE_SLACK_MS,
             },
             expectations,
             decoder: Decoder::new(),
