@@ -272,7 +272,7 @@ impl KeyComparer {
                 _ => {}
             }
             if current.fields.counts(element) {
-                current.digest.element(element);
+                current.digest.element(comparable(element));
             } else {
                 current.fleeting += 1;
             }
@@ -386,6 +386,17 @@ fn length_command(logical: LogicalType) -> &'static str {
         LogicalType::Hash => "HLEN",
         LogicalType::Stream => "XLEN",
         LogicalType::Module => "EXISTS",
+    }
+}
+
+/// The element as it is digested: servers from 7.0 on keep a score of −0 as 0 when it comes by ZADD.
+pub(super) fn comparable(element: Element<'_>) -> Element<'_> {
+    match element {
+        Element::Scored { member, score } => Element::Scored {
+            member,
+            score: score + 0.0,
+        },
+        other => other,
     }
 }
 

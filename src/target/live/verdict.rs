@@ -7,7 +7,7 @@ use super::super::Clock;
 use super::super::batch::Asked;
 use super::super::pump::Judge;
 use super::Settings;
-use super::compare::{Expectation, ExpiryQuestion, Fields, SLACK_MS, Wanted};
+use super::compare::{Expectation, ExpiryQuestion, Fields, SLACK_MS, Wanted, comparable};
 use super::comparing::Times;
 use super::skipped::Skipped;
 use crate::rdb::LogicalType;
@@ -329,7 +329,7 @@ fn alike(
     let mut own = ContentDigest::new(logical, fields.expiries);
     let mut take = |element: Element<'_>| {
         if fields.counts(element) {
-            own.element(element);
+            own.element(comparable(element));
         }
         Ok::<(), std::convert::Infallible>(())
     };
