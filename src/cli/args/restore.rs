@@ -79,12 +79,28 @@ pub struct RestoreArgs {
         help_heading = SAFETY
     )]
     pub on_conflict: OnConflict,
+    /// How values are written
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value_t,
+        conflicts_with = "to_file",
+        help_heading = CHANGES
+    )]
+    pub mode: Mode,
+    /// Go on although the target cannot hold everything, and leave that out
+    #[arg(long, conflicts_with = "to_file", help_heading = SAFETY)]
+    pub allow_loss: bool,
     /// Empty the target databases first; asks, unless --yes
     #[arg(long, conflicts_with = "to_file", help_heading = SAFETY)]
     pub flush: bool,
     /// What becomes of expiries
     #[arg(long, value_name = "POLICY", value_enum, default_value_t, help_heading = CHANGES)]
     pub ttl: Ttl,
+    /// What is compared with the backup afterwards; a difference is exit code 1
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = SAFETY)]
+    pub check: Check,
     /// At most so many keys a second
     #[arg(long, value_name = "KEYS_PER_SECOND", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "to_file", help_heading = SAFETY)]
     pub rate: Option<u64>,
@@ -148,6 +164,18 @@ pub enum OnConflict {
     Replace,
 }
 
+/// How values are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// As they are where the target knows their layout, else in an older one, else by plain commands
+    #[default]
+    Auto,
+    /// By RESTORE, as they are or not at all
+    Restore,
+    /// By plain commands (SET, RPUSH, HSET, XADD…), each key whole or not at all
+    Commands,
+}
+
 /// What becomes of expiries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Ttl {
@@ -158,6 +186,18 @@ pub enum Ttl {
     Shift,
     /// None
     Strip,
+}
+
+/// What is compared with the backup after a restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// Every key; of a file, that it can be read back whole
+    All,
+    /// About a thousand keys, evenly chosen, and the largest
+    #[default]
+    Sample,
+    /// Nothing
+    None,
 }
 
 /// The heading of what a restore changes on the way.

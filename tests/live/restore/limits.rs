@@ -7,6 +7,7 @@ use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
 use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::target::way::Mode;
 use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
@@ -44,8 +45,18 @@ fn replicas_and_cluster_nodes_are_refused() {
 fn a_target_without_room_says_so_and_how_far_it_came() {
     let kind = servers::usual();
     let dumped = many(20_000);
-    let server = Server::with(kind, Options::new().config("maxmemory 6mb"));
-    let failure = run(&dumped, &server, Request::default()).unwrap_err();
+    let server = Server::start(kind);
+    // The limit comes when the plan is made; before, it would refuse what can't fit.
+    let failure = wait(async {
+        let token = CancellationToken::new();
+        let (to, quiet) = (endpoint(&server), silent());
+        let prepared =
+            restore::prepare(dumped.backup(), to, Request::default(), quiet, token).await;
+        let limit = cmd!["CONFIG", "SET", "maxmemory", "6mb"];
+        server.client().run(limit);
+        good(prepared).run().await
+    })
+    .unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
     assert!(failure.hint.as_ref().unwrap().contains("maxmemory"));
     assert!(failure.causes[0].starts_with("OOM"), "{failure:?}");
@@ -82,13 +93,17 @@ fn a_value_longer_than_the_target_takes_at_once_is_named_before_anything_is_writ
     source.client().run(cmd!["SET", "small", "x"]);
     let dumped = Dumped::of(&source);
     let server = Server::with(kind, Options::new().config("proto-max-bulk-len 1mb"));
-    let planned = good(plan(&dumped, &server, Request::default()));
+    let strict = Request {
+        mode: Mode::Restore,
+        ..Request::default()
+    };
+    let planned = good(plan(&dumped, &server, strict.clone()));
     assert_eq!(
         (planned.unheld.len(), planned.unheld[0].what),
         (1, "too-large")
     );
     assert_eq!(
-        run(&dumped, &server, Request::default()).unwrap_err().kind,
+        run(&dumped, &server, strict).unwrap_err().kind,
         Kind::Refused
     );
     assert!(server.client().keyspace().is_empty());
