@@ -12,6 +12,7 @@ mod examine;
 mod fetch;
 mod file;
 mod fit;
+mod found;
 mod judge;
 mod library;
 mod modules;
@@ -27,9 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
+pub use found::{Depth, Holds, Loss, Survey, Surveyed, UnheldKeys, WayCounts};
 pub use library::Library;
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
-pub use survey::{Depth, Holds, Loss, Survey, Surveyed, Surveyor, UnheldKeys, WayCounts};
+pub use survey::Surveyor;
 
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler, Report};

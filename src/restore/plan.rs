@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::found::{Loss, Survey, WayCounts};
 use super::library::Library;
-use super::survey::{Loss, Survey, WayCounts};
 use crate::failure::Failure;
 use crate::rdb::DbIndex;
 use crate::target::facts::{TargetFacts, TargetLibraries};
