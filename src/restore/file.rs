@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::fit;
+use super::found::Survey;
 use super::plan::{self, Plan};
-use super::survey::Survey;
 use super::{
     Attention, Backup, Check, Checked, OnProgress, Outcome, Progress, Request, Stage, blocking,
     route_of, survey_of,

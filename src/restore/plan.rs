@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::found::{Loss, Survey, WayCounts};
 use super::library::Library;
 use super::memory::{Doing, MemoryPlan, Occupied};
-use super::survey::{Loss, Survey, WayCounts};
 use crate::failure::Failure;
 use crate::rdb::DbIndex;
 use crate::target::facts::{TargetFacts, TargetLibraries};
