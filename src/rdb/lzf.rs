@@ -11,8 +11,19 @@ use super::error::Damage;
 /// # Errors
 /// A reference before the beginning, a token that is cut, or another length than announced.
 pub fn decompress(packed: &[u8], plain_len: usize) -> Result<Vec<u8>, Damage> {
-    // What is announced is believed only as far as the format can deliver it.
-    let mut out = Vec::with_capacity(plain_len.min(packed.len().saturating_mul(88)));
+    let mut out = Vec::new();
+    decompress_into(packed, plain_len, &mut out)?;
+    Ok(out)
+}
+
+/// The same into a buffer that was used before; its content goes.
+///
+/// # Errors
+/// As [`decompress`]; the buffer then holds something.
+pub fn decompress_into(packed: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), Damage> {
+    out.clear();
+    // What is announced is believed only as far as most texts deliver it: beyond that the buffer grows with what comes.
+    out.reserve(plain_len.min(packed.len().saturating_mul(8)));
     let mut rest = packed;
     while let Some((&control, after)) = rest.split_first() {
         rest = after;
@@ -40,17 +51,16 @@ pub fn decompress(packed: &[u8], plain_len: usize) -> Result<Vec<u8>, Damage> {
         if length > plain_len - out.len() {
             return Err(Damage::Lzf);
         }
-        if distance >= length {
-            out.extend_from_within(from..from + length);
-        } else {
-            // The reference runs into what it makes itself: a repetition.
-            for at in from..from + length {
-                out.push(out[at]);
-            }
+        // A reference that runs into what it makes itself is a repetition: what is there grows with each round.
+        let end = out.len() + length;
+        while out.len() < end {
+            let there = out.len() - from;
+            let count = there.min(end - out.len());
+            out.extend_from_within(from..from + count);
         }
     }
     if out.len() == plain_len {
-        Ok(out)
+        Ok(())
     } else {
         Err(Damage::Lzf)
     }

@@ -4,7 +4,7 @@
 //! events, one after the other, are the file. Values pass as they are, in fragments: nothing is
 //! decoded and nothing is gathered but the few bytes that a slice's end cuts in two. [`Summary`]
 //! counts, [`DbFilter`] drops databases, [`Writer`] makes a file, [`payload`] turns a value into what
-//! RESTORE takes and DUMP gives.
+//! RESTORE takes and DUMP gives, [`value`] decodes what is in it, [`packed`] the packed structures in that.
 //!
 //! What it promises: a damaged or hostile file gives a [`FileError`] with its offset, never a panic,
 //! unbounded memory or an endless loop; a type or opcode that is not known makes the rest of the
@@ -23,6 +23,7 @@ mod item;
 pub mod length;
 pub mod lzf;
 mod machine;
+pub mod packed;
 pub mod payload;
 mod program;
 mod scan;

@@ -6,6 +6,7 @@ use std::fmt;
 use super::error::Damage;
 use super::length::{Form, string_head};
 use super::lzf;
+use super::packed::Digits;
 
 /// A string in its file form, whole. Decoded only on demand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,40 @@ impl<'a> StringRef<'a> {
         }
     }
 
+    /// The content, as [`decode`](StringRef::decode) gives it; what must be made is made in `room`, whose content goes.
+    ///
+    /// # Errors
+    /// As [`decode`](StringRef::decode).
+    pub fn decode_in<'b>(&self, room: &'b mut Vec<u8>) -> Result<&'b [u8], Damage>
+    where
+        'a: 'b,
+    {
+        let body = &self.raw[self.head..];
+        match self.form {
+            Form::Plain => Ok(body),
+            Form::Int => {
+                room.clear();
+                room.extend_from_slice(Digits::new().of(self.int(body)?));
+                Ok(room)
+            }
+            Form::Lzf { plain } => {
+                let plain = usize::try_from(plain).map_err(|_| Damage::Lzf)?;
+                lzf::decompress_into(body, plain, room)?;
+                Ok(room)
+            }
+        }
+    }
+
+    fn int(&self, body: &[u8]) -> Result<i64, Damage> {
+        Ok(match *body {
+            [a] => i64::from(a.cast_signed()),
+            [a, b] => i64::from(i16::from_le_bytes([a, b])),
+            [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+            // The head of an integer announces 1, 2 or 4 bytes and nothing else.
+            _ => return Err(Damage::NotAString(self.raw[0])),
+        })
+    }
+
     /// The content: integers as decimal text, LZF inflated.
     ///
     /// # Errors
@@ -69,14 +104,8 @@ impl<'a> StringRef<'a> {
         match self.form {
             Form::Plain => Ok(Cow::Borrowed(body)),
             Form::Int => {
-                let value = match *body {
-                    [a] => i32::from(a as i8),
-                    [a, b] => i32::from(i16::from_le_bytes([a, b])),
-                    [a, b, c, d] => i32::from_le_bytes([a, b, c, d]),
-                    // The head of an integer announces 1, 2 or 4 bytes and nothing else.
-                    _ => return Err(Damage::NotAString(self.raw[0])),
-                };
-                Ok(Cow::Owned(value.to_string().into_bytes()))
+                let mut digits = Digits::new();
+                Ok(Cow::Owned(digits.of(self.int(body)?).to_vec()))
             }
             Form::Lzf { plain } => {
                 let plain = usize::try_from(plain).map_err(|_| Damage::Lzf)?;

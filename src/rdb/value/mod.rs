@@ -15,15 +15,20 @@
 mod decode;
 mod digest;
 mod encode;
+mod nodes;
 mod stream;
+mod streams;
+mod streams_out;
+mod unit;
 
 use std::fmt;
 
 pub use decode::{DecodeError, Decoder, Fault, decode};
 pub use digest::{ContentDigest, FieldExpiries};
-pub use encode::{Encoder, plain_type};
+pub use encode::{Encoder, FieldsExpire, plain_type};
 pub use stream::{Consumer, Entry, Fields, Group, Pending, StreamFacts, StreamHistory, StreamId};
 
+use super::packed::Digits;
 use super::types::ModuleId;
 
 /// One thing in a value, in the order of the file. The bytes live until the sink returns.
@@ -90,3 +95,6 @@ impl fmt::Display for StreamId {
         write!(f, "{}-{}", self.ms, self.seq)
     }
 }
+
+#[cfg(test)]
+mod tests;
