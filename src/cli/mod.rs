@@ -7,6 +7,7 @@ pub mod app;
 pub mod args;
 mod backup;
 mod check;
+mod content;
 pub mod context;
 mod copy;
 mod diff;
