@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn filled(names: impl IntoIterator<Item = String>) -> Prefixes<Keys> {
-        let mut prefixes = Prefixes::default();
+        let mut prefixes = Prefixes::<Keys>::default();
         for name in names {
             prefixes.tally(&cut(name.as_bytes())).0 += 1;
         }
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_may_be_a_piece_of_an_id_waits_for_others_of_its_kind() {
         let id = "a1B2a1B2a1B2a1B2a1B2a1B2a1B2a1B2a1B2a1B2";
-        let prefixes = |table: PrefixTable| -> Vec<String> {
+        let prefixes = |table: PrefixTable<Keys>| -> Vec<String> {
             table.listed.into_iter().map(|row| row.0).collect()
         };
         let few = filled((0..7).map(|n| format!("abcde-{n}X{id}")));
