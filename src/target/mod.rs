@@ -10,6 +10,7 @@
 //! over would be 0 or less: keys that are over are left out here, never sent.
 
 mod batch;
+pub mod commands;
 mod error;
 pub mod facts;
 pub mod file;
