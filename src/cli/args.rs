@@ -165,7 +165,7 @@ pub enum BackupCommand {
     /// To standard output it is written while the backup is read: look at the exit code, for a backup may turn out to be
     /// damaged at its end (3). A file given with --output appears when all has been read and is right.
     #[command(
-        after_help = "Examples:\n  rdbkeeper backup export sessions --format jsonl --match 'cart:42:*'\n  rdbkeeper backup export dump.rdb.zst --format jsonl -o keys.jsonl\n  rdbkeeper backup export sessions --format rdb --db 1 -o one.rdb"
+        after_help = "Examples:\n  rdbkeeper backup export sessions --format jsonl --match 'cart:42:*'\n  rdbkeeper backup export dump.rdb.zst --format jsonl -o keys.jsonl\n  rdbkeeper backup export sessions --format rdb --db 1 -o one.rdb\n  rdbkeeper backup export sessions --format resp | redis-cli -h other --pipe"
     )]
     Export(ExportArgs),
     /// Compare two backups: keys added, removed, changed

@@ -26,6 +26,7 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<u8, Failure> {
     let format = match args.format {
         args::Format::Rdb => Format::Rdb,
         args::Format::Jsonl => Format::Jsonl,
+        args::Format::Resp => Format::Resp,
     };
     let path = args.output.as_deref();
     let path = path.filter(|path| *path != Path::new("-"));
@@ -71,16 +72,16 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<u8, Failure> {
 
 /// Refuses what standard output is not for.
 fn may_stream(app: &App, format: Format) -> Result<(), Failure> {
-    if format != Format::Rdb {
+    if format == Format::Jsonl {
         return Ok(());
     }
     let refuse = |why: &str| {
         Err(Failure::new(Kind::Usage, why).hint("add -o FILE, or send standard output elsewhere"))
     };
     if app.output.is_json() {
-        return refuse("an RDB file is no JSON document, which --json asks for");
+        return refuse("this is no JSON document, which --json asks for");
     }
-    match std::io::stdout().is_terminal() {
+    match std::io::stdout().is_terminal() && format == Format::Rdb {
         true => refuse("an RDB file is not for a terminal"),
         false => Ok(()),
     }

@@ -6,6 +6,7 @@
 
 mod json;
 mod jsonl;
+mod resp;
 
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::target::out::Out;
 
 pub use json::score;
 pub use jsonl::Jsonl;
+pub use resp::Resp;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Format {
     Rdb,
     /// A line of JSON for each key.
     Jsonl,
+    /// Commands, as a client sends them.
+    Resp,
 }
 
 impl Format {
@@ -38,6 +42,7 @@ impl Format {
         match self {
             Format::Rdb => "rdb",
             Format::Jsonl => "jsonl",
+            Format::Resp => "resp",
         }
     }
 }
@@ -96,6 +101,11 @@ pub async fn export(
             let jsonl = Jsonl::new(out, filters);
             let jsonl = through(subject, keys, jsonl, meter, cancel).await?;
             Ok(jsonl.finish()?)
+        }
+        Format::Resp => {
+            let resp = Resp::new(out, filters);
+            let resp = through(subject, keys, resp, meter, cancel).await?;
+            Ok(resp.finish()?)
         }
     }
 }

@@ -56,6 +56,8 @@ pub enum Format {
     Rdb,
     /// A line of JSON for each key, values decoded
     Jsonl,
+    /// Commands for `redis-cli --pipe`; they replace the keys that are there
+    Resp,
 }
 
 /// `backup diff`.

@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use rdbkeeper::rdb::{Family, FileVersion, NewKey, Writer};
 use rustix::process::Signal;
 
-use super::dumped;
+use super::{dumped, redis_cli};
 use super::jsonl::large_hash;
-use crate::support::compare::Contents;
+use crate::cmd;
+use crate::support::compare::{Contents, assert_same};
 use crate::support::data::fill;
 use crate::support::poll;
 use crate::support::program::{Program, files_below, finish, signal};
-use crate::support::servers::{Server, usual};
+use crate::support::servers::{Server, each, usual};
 
 #[test]
 fn an_rdb_file_without_filters_is_the_one_that_was_dumped_and_with_filters_one_that_a_server_loads() {
@@ -166,4 +168,30 @@ fn an_export_that_is_stopped_leaves_no_file() {
     let ran = finish(child);
     assert_eq!(ran.code, Some(143), "{}", ran.stderr);
     assert_eq!(files_below(program.folder()), before);
+}
+
+#[test]
+fn commands_through_the_pipe_of_redis_cli_make_the_same_data_on_another_server() {
+    let Some(cli) = redis_cli() else { return };
+    each(|kind| {
+        let (program, server, _) = dumped(kind, |server| fill(&mut server.client(), kind));
+        let other = Server::start(kind);
+        // What is under the names already is replaced.
+        other.client().run(cmd!["HSET", "string:raw", "f", "v"]);
+        other.client().run(cmd!["SET", "list:3000", "v"]);
+        let mut export = program
+            .command(["backup", "export", "./dump.rdb", "--format", "resp"])
+            .spawn()
+            .unwrap();
+        let piped = Command::new(&cli)
+            .args(["-p", &other.port().to_string(), "--pipe"])
+            .stdin(export.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&piped.stdout).into_owned();
+        assert!(told.contains("errors: 0,"), "{kind}: {told}");
+        let ran = finish(export);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{kind}");
+        assert_same(&mut server.client(), &mut other.client(), &kind.to_string());
+    });
 }
