@@ -155,7 +155,7 @@ pub enum BackupCommand {
     /// List the keys of a backup: database, type, size, expiry, name
     ///
     /// A line a key, while the backup is read. Names are shown whole; bytes that are not UTF-8 and control characters
-    /// are written \\xNN, a backslash \\\\. BYTES is what the key takes in the RDB file, its name included.
+    /// are written \xNN, a backslash \\. BYTES is what the key takes in the RDB file, its name included.
     #[command(
         after_help = "Examples:\n  rdbkeeper backup keys sessions --match 'cart:*'\n  rdbkeeper backup keys /var/lib/redis/dump.rdb --type stream --json"
     )]
