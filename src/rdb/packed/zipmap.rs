@@ -97,17 +97,12 @@ mod tests {
         ];
         bytes.extend(long);
         bytes.push(0xff);
-        let read = |bytes: &[u8]| -> Result<Vec<(Vec<u8>, Vec<u8>)>, PackedError> {
-            Zipmap::new(bytes)?
-                .map(|pair| pair.map(|(field, value)| (field.to_vec(), value.to_vec())))
-                .collect()
-        };
+        fn read(bytes: &[u8]) -> Result<Vec<Pair<'_>>, PackedError> {
+            Zipmap::new(bytes)?.collect()
+        }
         assert_eq!(
             read(&bytes).unwrap(),
-            [
-                (b"a".to_vec(), b"xy".to_vec()),
-                (b"b".to_vec(), long.to_vec())
-            ]
+            [(&b"a"[..], &b"xy"[..]), (&b"b"[..], &long[..])]
         );
         for cut in 0..bytes.len() {
             assert!(read(&bytes[..cut]).is_err(), "{cut}");

@@ -11,6 +11,8 @@ pub struct Dialect {
     pub max_bulk: u64,
     /// HSET takes several fields: from Redis 4.0 on. Before it is HMSET.
     pub hset_many: bool,
+    /// UNLINK: from Redis 4.0 on.
+    pub unlink: bool,
     /// SET takes PXAT: from Redis 6.2 on.
     pub set_pxat: bool,
     /// Streams: from Redis 5.0 on.
@@ -34,6 +36,7 @@ impl Dialect {
         Dialect {
             max_bulk,
             hset_many: since(4, 0),
+            unlink: since(4, 0),
             set_pxat: since(6, 2),
             streams: since(5, 0),
             create_consumer: since(6, 2),
@@ -48,6 +51,7 @@ impl Dialect {
         Dialect {
             max_bulk: DEFAULT_MAX_BULK,
             hset_many: since(8),
+            unlink: since(8),
             set_pxat: since(10),
             streams: since(9),
             create_consumer: since(10),

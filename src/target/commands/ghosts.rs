@@ -81,11 +81,18 @@ impl Ghosts {
         let mut pending = self.pending.drain(..).peekable();
         let mut bytes = self.packed.iter().copied();
         let mut id = StreamId::default();
+        // Of entries beyond what is kept nothing is known.
+        let known = match self.packed.len() >= MOST_BYTES {
+            true => Some(self.last),
+            false => None,
+        };
+        let (found, lost) = (&mut self.found, &mut self.lost);
         let mut keep = |ghost| {
-            if self.found.len() < MOST_GHOSTS || self.found.contains(&ghost) {
-                self.found.insert(ghost);
+            let beyond = known.is_some_and(|last| ghost > last);
+            if !beyond && (found.len() < MOST_GHOSTS || found.contains(&ghost)) {
+                found.insert(ghost);
             } else {
-                self.lost += 1;
+                *lost += 1;
             }
         };
         while let (Some(ms), Some(seq)) = (read(&mut bytes), read(&mut bytes)) {
@@ -101,14 +108,7 @@ impl Ghosts {
                 break;
             }
         }
-        for ghost in pending {
-            // Of entries beyond what is kept nothing is known.
-            if self.packed.len() >= MOST_BYTES && ghost > self.last {
-                self.lost += 1;
-            } else {
-                keep(ghost);
-            }
-        }
+        pending.for_each(keep);
     }
 }
 
