@@ -252,7 +252,10 @@ mod tests {
             (b"\"", "\""),
             (b"\x00\t\n\x1f \x7f", r"\x00\x09\x0a\x1f \x7f"),
             ("ä€😀".as_bytes(), "ä€😀"),
-            ("\u{80}\u{9f}\u{a0}".as_bytes(), "\\xc2\\x80\\xc2\\x9f\u{a0}"),
+            (
+                "\u{80}\u{9f}\u{a0}".as_bytes(),
+                "\\xc2\\x80\\xc2\\x9f\u{a0}",
+            ),
             (b"\xff\xc3", r"\xff\xc3"),
             (b"\xe2\x82", r"\xe2\x82"),
             (b"\xed\xa0\x80\xc0\x80", r"\xed\xa0\x80\xc0\x80"),
@@ -273,7 +276,9 @@ mod tests {
     #[test]
     fn every_beginning_of_a_character_is_judged_as_the_standard_library_does() {
         for first in 0x70..=0xff_u8 {
-            for second in [0, 0x22, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xff] {
+            for second in [
+                0, 0x22, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xff,
+            ] {
                 for third in [0x41, 0x80, 0xbf] {
                     let bytes = [first, second, third, 0x80, b'x'];
                     for end in 0..=bytes.len() {

@@ -17,8 +17,8 @@ use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
 use super::{
-    backup, check, copy, diff, export, keys, man, mark, prune, restore, run as daemon, sessions, show,
-    status,
+    backup, check, copy, diff, export, keys, man, mark, prune, restore, run as daemon, sessions,
+    show, status,
 };
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};

@@ -32,6 +32,8 @@ pub(super) async fn diff(app: &App, args: DiffArgs) -> Result<u8, Failure> {
         meter.clone(),
         app.cancel.clone(),
     );
-    let compared = app.with_progress("comparing", Unit::Bytes, &meter, work).await;
+    let compared = app
+        .with_progress("comparing", Unit::Bytes, &meter, work)
+        .await;
     ended(app, &reader, compared.map(drop))
 }

@@ -22,8 +22,16 @@ pub(super) async fn keys(app: &App, args: KeysArgs) -> Result<u8, Failure> {
     let backup = opened(app, &args.selector, storage.as_deref(), given.as_ref()).await?;
     let (out, reader) = Out::stdout()?;
     let meter = Meter::default();
-    let work = list(backup, filters, (out, form(app)), meter.clone(), app.cancel.clone());
-    let listed = app.with_progress("reading", Unit::Bytes, &meter, work).await;
+    let work = list(
+        backup,
+        filters,
+        (out, form(app)),
+        meter.clone(),
+        app.cancel.clone(),
+    );
+    let listed = app
+        .with_progress("reading", Unit::Bytes, &meter, work)
+        .await;
     ended(app, &reader, listed.map(drop))
 }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::ShowArgs;
-use super::content::content_text;
 use super::backup::{backup_json, find, keys_of, listing, marks, storage_name, stores};
+use super::content::content_text;
 use super::context::App;
 use super::lacks::{lacks, with_lacks};
 use super::output::{HumanTime, error_json};

@@ -227,7 +227,11 @@ enum InStream {
 }
 
 impl ValueWriter {
-    fn begin<S: Sink>(head: &KeyHead<'_>, version: FileVersion, block: &mut Blocks<S>) -> ValueWriter {
+    fn begin<S: Sink>(
+        head: &KeyHead<'_>,
+        version: FileVersion,
+        block: &mut Blocks<S>,
+    ) -> ValueWriter {
         let (begin, writer) = match head.value_type.logical() {
             LogicalType::String => return ValueWriter::String,
             LogicalType::Module => {

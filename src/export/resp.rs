@@ -216,11 +216,7 @@ impl<S: Sink> Resp<S> {
 }
 
 #[cold]
-fn told(
-    current: &Current,
-    db: Option<DbIndex>,
-    error: ValueError<target::Error>,
-) -> Failure {
+fn told(current: &Current, db: Option<DbIndex>, error: ValueError<target::Error>) -> Failure {
     match error {
         ValueError::Sink(error) => error.into(),
         ValueError::Damaged(error) => damaged(current, db, error),

@@ -230,9 +230,8 @@ fn compare(
         match (&old, &new) {
             (None, None) => return Ok(()),
             (Some(a), Some(b)) if name(a) == name(b) => {
-                let same = a.kind == b.kind
-                    && a.digest == b.digest
-                    && a.expire_at_ms == b.expire_at_ms;
+                let same =
+                    a.kind == b.kind && a.digest == b.digest && a.expire_at_ms == b.expire_at_ms;
                 each(match same {
                     true => Difference::Same,
                     false => Difference::Changed(a, b),

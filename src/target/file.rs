@@ -124,7 +124,6 @@ impl PendingFile {
             })?;
         Ok(self.written)
     }
-
 }
 
 /// What takes a file's bytes: a [`PendingFile`], or a stream, which can't take back what went into it.
@@ -347,9 +346,7 @@ impl<S: Sink> Rewrite<S> {
         write: impl FnOnce(&mut Writer<S>) -> io::Result<()>,
     ) -> Result<(), Error> {
         match &mut self.state {
-            State::Writing(writer, place) => {
-                write(writer).map_err(|source| place.failed(source))
-            }
+            State::Writing(writer, place) => write(writer).map_err(|source| place.failed(source)),
             State::Waiting(_) | State::Gone => Err(Error::Stopped),
         }
     }

@@ -177,7 +177,9 @@ impl<S: Sink> Blocks<S> {
     /// As [`Sink::commit`].
     pub fn finish(mut self) -> Result<u64, Error> {
         self.flush()?;
-        self.to.flush().map_err(|source| self.place.failed(source))?;
+        self.to
+            .flush()
+            .map_err(|source| self.place.failed(source))?;
         self.to.commit()?;
         Ok(self.written)
     }
