@@ -12,7 +12,13 @@ fn show_tells_types_prefixes_expiries_and_the_largest_keys_without_their_ids() {
         client.run_all(sessions(500));
         let token = "0123456789abcdef".repeat(4);
         let session = format!("websauna_session{token}");
-        client.run(cmd!["SET", session, "x".repeat(9000).replace("xx", "xy"), "PX", 600_000]);
+        client.run(cmd![
+            "SET",
+            session,
+            "x".repeat(9000).replace("xx", "xy"),
+            "PX",
+            600_000
+        ]);
         for n in 0..40 {
             client.run(cmd!["SET", format!("cart:{n:032x}"), "v"]);
         }
@@ -36,13 +42,20 @@ fn show_tells_types_prefixes_expiries_and_the_largest_keys_without_their_ids() {
         let prefixes = content["prefixes"].as_array().unwrap();
         assert_eq!(prefixes[0]["prefix"], "websauna_session*");
         assert_eq!(prefixes[0]["keys"], 501);
-        assert!(prefixes.iter().any(|row| row["prefix"] == "cart:*" && row["keys"] == 40));
+        assert!(
+            prefixes
+                .iter()
+                .any(|row| row["prefix"] == "cart:*" && row["keys"] == 40)
+        );
         let largest = content["largest"].as_array().unwrap();
         assert_eq!(largest.len(), 10);
         assert_eq!(largest[0]["key"], "\"websauna_session…\" (80 bytes)");
         let sum: u64 = types.iter().map(|row| row["bytes"].as_u64().unwrap()).sum();
         let rows = prefixes.iter().chain([&content["other_prefixes"]]);
-        assert_eq!(rows.map(|row| row["bytes"].as_u64().unwrap()).sum::<u64>(), sum);
+        assert_eq!(
+            rows.map(|row| row["bytes"].as_u64().unwrap()).sum::<u64>(),
+            sum
+        );
 
         let text = program.run(["backup", "show", selector]).expect(0).stdout;
         for wanted in ["websauna_session*", "cart:*", "LARGEST", "< 30 D", "KEYS"] {
@@ -82,5 +95,7 @@ fn the_facts_of_a_damaged_backup_are_shown_and_its_damage_is_told() {
     assert_eq!(shown.json()["content"]["error"]["code"], 3);
     assert_eq!(shown.json()["id"], id);
     assert!(shown.stderr.contains("error: "));
-    program.run(["backup", "show", id, "--no-content"]).expect(0);
+    program
+        .run(["backup", "show", id, "--no-content"])
+        .expect(0);
 }

@@ -45,7 +45,10 @@ fn what_was_added_removed_and_changed_is_told_and_nothing_else() {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines[..lines.len() - 1], wanted);
     let summary = lines.last().unwrap();
-    assert!(summary.starts_with("1 added, 2 removed, 5 changed, "), "{summary}");
+    assert!(
+        summary.starts_with("1 added, 2 removed, 5 changed, "),
+        "{summary}"
+    );
 
     let document = program
         .json(["backup", "diff", "./dump.rdb", "./new.rdb"])
@@ -65,7 +68,11 @@ fn what_was_added_removed_and_changed_is_told_and_nothing_else() {
     let ran = program
         .run(["backup", "diff", "./new.rdb", "./dump.rdb", "--db", "1"])
         .expect(0);
-    assert!(ran.stdout.starts_with("+ 1 one more\n1 added, 0 removed"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("+ 1 one more\n1 added, 0 removed"),
+        "{}",
+        ran.stdout
+    );
     let ran = program
         .json(["backup", "diff", "./new.rdb", "./new.rdb"])
         .expect(0);
@@ -91,7 +98,10 @@ fn the_same_data_on_another_server_is_no_difference() {
             .expect(0);
         let arrived = program.folder().join("arrived.rdb");
         std::fs::write(&arrived, other.save()).unwrap();
-        assert_ne!(std::fs::read(&path).unwrap(), std::fs::read(&arrived).unwrap());
+        assert_ne!(
+            std::fs::read(&path).unwrap(),
+            std::fs::read(&arrived).unwrap()
+        );
         let ran = program
             .run(["backup", "diff", "./dump.rdb", "./arrived.rdb"])
             .expect(0);

@@ -7,8 +7,8 @@ use std::process::Command;
 use rdbkeeper::rdb::{Family, FileVersion, NewKey, Writer};
 use rustix::process::Signal;
 
-use super::{dumped, redis_cli};
 use super::jsonl::large_hash;
+use super::{dumped, redis_cli};
 use crate::cmd;
 use crate::support::compare::{Contents, assert_same};
 use crate::support::data::fill;
@@ -17,22 +17,51 @@ use crate::support::program::{Program, files_below, finish, signal};
 use crate::support::servers::{Server, each, usual};
 
 #[test]
-fn an_rdb_file_without_filters_is_the_one_that_was_dumped_and_with_filters_one_that_a_server_loads() {
+fn an_rdb_file_without_filters_is_the_one_that_was_dumped_and_with_filters_one_that_a_server_loads()
+{
     let (program, server, path) = dumped(usual(), |server| fill(&mut server.client(), usual()));
     let all = fs::read(&path).unwrap();
     let ran = program
-        .run(["backup", "export", "./dump.rdb", "--format", "rdb", "-o", "all.rdb"])
+        .run([
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "rdb",
+            "-o",
+            "all.rdb",
+        ])
         .expect(0);
-    assert!(ran.stdout.starts_with("exported all to all.rdb"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("exported all to all.rdb"),
+        "{}",
+        ran.stdout
+    );
     let made = program.folder().join("all.rdb");
     assert_eq!(fs::read(&made).unwrap(), all);
-    assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&made).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 
     let ran = program
-        .json(["backup", "export", "./dump.rdb", "--format", "rdb", "-o", "some.rdb", "--match", "*:*", "--db", "0"])
+        .json([
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "rdb",
+            "-o",
+            "some.rdb",
+            "--match",
+            "*:*",
+            "--db",
+            "0",
+        ])
         .expect(0)
         .json();
-    let wanted = Contents::of(&mut server.client()).only(|db, key, _| db == 0 && key.contains(&b':'));
+    let wanted =
+        Contents::of(&mut server.client()).only(|db, key, _| db == 0 && key.contains(&b':'));
     assert_eq!(ran["keys"].as_u64().unwrap() as usize, wanted.keys());
     let mut other = Server::start(usual());
     other.kill();
@@ -41,10 +70,23 @@ fn an_rdb_file_without_filters_is_the_one_that_was_dumped_and_with_filters_one_t
     wanted.must_equal(&Contents::of(&mut other.client()), "filtered");
 
     // The same to standard output.
-    let line = ["backup", "export", "./dump.rdb", "--format", "rdb", "--match", "*:*", "--db", "0"];
+    let line = [
+        "backup",
+        "export",
+        "./dump.rdb",
+        "--format",
+        "rdb",
+        "--match",
+        "*:*",
+        "--db",
+        "0",
+    ];
     let output = program.command(line).output().unwrap();
     assert!(output.status.success());
-    assert_eq!(output.stdout, fs::read(program.folder().join("some.rdb")).unwrap());
+    assert_eq!(
+        output.stdout,
+        fs::read(program.folder().join("some.rdb")).unwrap()
+    );
 }
 
 #[test]
@@ -53,12 +95,29 @@ fn a_file_that_is_there_is_not_replaced_unless_that_is_said() {
     let out = program.folder().join("out");
     fs::write(&out, "precious").unwrap();
     for format in ["rdb", "jsonl"] {
-        let line = ["backup", "export", "./dump.rdb", "--format", format, "-o", "out"];
+        let line = [
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            format,
+            "-o",
+            "out",
+        ];
         let ran = program.run(line).expect(5);
         assert!(ran.stderr.contains("--yes"), "{}", ran.stderr);
         assert_eq!(fs::read(&out).unwrap(), b"precious");
     }
-    let line = ["backup", "export", "./dump.rdb", "--format", "rdb", "-o", "out", "--yes"];
+    let line = [
+        "backup",
+        "export",
+        "./dump.rdb",
+        "--format",
+        "rdb",
+        "-o",
+        "out",
+        "--yes",
+    ];
     program.run(line).expect(0);
     assert_eq!(fs::read(&out).unwrap(), fs::read(path).unwrap());
 }
@@ -78,22 +137,33 @@ fn a_damaged_backup_makes_no_file_and_what_was_streamed_is_said_not_to_be_all() 
             let to_file = [&line[..], filters, &["-o", "out"]].concat();
             program.run(to_file).expect(3);
             assert_eq!(files_below(program.folder()), before);
-            let output = program.command([&line[..], filters].concat()).output().unwrap();
+            let output = program
+                .command([&line[..], filters].concat())
+                .output()
+                .unwrap();
             assert_eq!(output.status.code(), Some(3));
             let told = String::from_utf8(output.stderr).unwrap();
-            assert!(output.stdout.is_empty() || told.contains("is not all"), "{told}");
+            assert!(
+                output.stdout.is_empty() || told.contains("is not all"),
+                "{told}"
+            );
         }
     }
     program.run(["backup", "keys", "./bad.rdb"]).expect(3);
-    let ran = program.run(["backup", "diff", "./dump.rdb", "./bad.rdb"]).expect(3);
+    let ran = program
+        .run(["backup", "diff", "./dump.rdb", "./bad.rdb"])
+        .expect(3);
     assert_eq!(ran.stdout, "");
     // Nothing was written yet, so the error is the document.
-    let ran = program.json(["backup", "diff", "./dump.rdb", "./bad.rdb"]).expect(3);
+    let ran = program
+        .json(["backup", "diff", "./dump.rdb", "./bad.rdb"])
+        .expect(3);
     assert_eq!(ran.json()["error"]["kind"], "damaged");
 }
 
 #[test]
-fn a_file_that_is_not_known_to_its_end_is_refused_where_keys_are_meant_and_copied_where_bytes_are() {
+fn a_file_that_is_not_known_to_its_end_is_refused_where_keys_are_meant_and_copied_where_bytes_are()
+{
     let program = Program::new("");
     let version = FileVersion {
         family: Family::Redis,
@@ -101,22 +171,47 @@ fn a_file_that_is_not_known_to_its_end_is_refused_where_keys_are_meant_and_copie
     };
     let mut writer = Writer::new(Vec::new(), version).unwrap();
     writer.key(&NewKey::new(b"known", 0), b"\x01v").unwrap();
-    writer.key(&NewKey::new(b"unknown", 99), b"whatever").unwrap();
+    writer
+        .key(&NewKey::new(b"unknown", 99), b"whatever")
+        .unwrap();
     let (bytes, _) = writer.finish().unwrap();
     fs::write(program.folder().join("newer.rdb"), &bytes).unwrap();
     for line in [
         &["backup", "keys", "./newer.rdb"][..],
         &["backup", "export", "./newer.rdb", "--format", "jsonl"],
-        &["backup", "export", "./newer.rdb", "--format", "rdb", "--db", "0"],
+        &[
+            "backup",
+            "export",
+            "./newer.rdb",
+            "--format",
+            "rdb",
+            "--db",
+            "0",
+        ],
         &["backup", "diff", "./newer.rdb", "./newer.rdb"],
     ] {
         let ran = program.run(line).expect(5);
-        assert!(ran.stderr.contains("type or opcode 99"), "{line:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("type or opcode 99"),
+            "{line:?}: {}",
+            ran.stderr
+        );
     }
-    let line = ["backup", "export", "./newer.rdb", "--format", "rdb", "-o", "copy"];
+    let line = [
+        "backup",
+        "export",
+        "./newer.rdb",
+        "--format",
+        "rdb",
+        "-o",
+        "copy",
+    ];
     program.run(line).expect(0);
     assert_eq!(fs::read(program.folder().join("copy")).unwrap(), bytes);
-    let shown = program.json(["backup", "show", "./newer.rdb"]).expect(0).json();
+    let shown = program
+        .json(["backup", "show", "./newer.rdb"])
+        .expect(0)
+        .json();
     assert_eq!(shown["content"]["types"][0]["keys"], 1);
 }
 
@@ -126,10 +221,40 @@ fn a_wrong_command_line_is_told_before_anything_is_read() {
     for line in [
         &["backup", "export", "./dump.rdb"][..],
         &["backup", "export", "./dump.rdb", "--format", "xml"],
-        &["backup", "export", "./dump.rdb", "--format", "jsonl", "--yes"],
-        &["backup", "export", "./dump.rdb", "--format", "jsonl", "-o", "."],
-        &["backup", "export", "./dump.rdb", "--format", "jsonl", "--type", "sets"],
-        &["--json", "backup", "export", "./dump.rdb", "--format", "rdb"],
+        &[
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "jsonl",
+            "--yes",
+        ],
+        &[
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "jsonl",
+            "-o",
+            ".",
+        ],
+        &[
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "jsonl",
+            "--type",
+            "sets",
+        ],
+        &[
+            "--json",
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "rdb",
+        ],
         &["backup", "keys"],
         &["backup", "diff", "./dump.rdb"],
         &["backup", "show", "./dump.rdb", "--content", "--no-content"],
@@ -138,7 +263,15 @@ fn a_wrong_command_line_is_told_before_anything_is_read() {
     }
     for line in [
         &["backup", "keys", "./none.rdb"][..],
-        &["backup", "export", "./none.rdb", "--format", "jsonl", "-o", "out"],
+        &[
+            "backup",
+            "export",
+            "./none.rdb",
+            "--format",
+            "jsonl",
+            "-o",
+            "out",
+        ],
         &["backup", "diff", "./dump.rdb", "20261122T214353Z-7f3a9c"],
     ] {
         program.run(line).expect(4);
@@ -153,7 +286,15 @@ fn an_export_that_is_stopped_leaves_no_file() {
     let program = Program::new("");
     large_hash(&program, 3_000_000);
     let before = files_below(program.folder());
-    let line = ["backup", "export", "./large.rdb", "--format", "jsonl", "-o", "out"];
+    let line = [
+        "backup",
+        "export",
+        "./large.rdb",
+        "--format",
+        "jsonl",
+        "-o",
+        "out",
+    ];
     let child = program.spawn(line);
     poll::until("the beginning of a file", || {
         let files = files_below(program.folder());

@@ -20,13 +20,57 @@ fn json_lines_hold_what_every_server_holds_of_every_type() {
             for n in 0..200 {
                 let size = random.below(90);
                 let noise = random.bytes(size);
-                client.run(cmd!["SET", [format!("noise {n} ").into_bytes(), noise.clone()].concat(), noise]);
+                client.run(cmd![
+                    "SET",
+                    [format!("noise {n} ").into_bytes(), noise.clone()].concat(),
+                    noise
+                ]);
             }
             let noise = random.bytes(40);
-            client.run(cmd!["HSET", "noise hash", noise.clone(), noise.clone(), "\\x41", "\\"]);
-            client.run(cmd!["SADD", "noise set", noise.clone(), "\u{80}\u{9f}ä", "\"quoted\""]);
-            client.run(cmd!["ZADD", "scores", "inf", "a", "-inf", "b", "-0.0", "c", "1e300", "d", "5e-324", "e", "0.1", "f", "9007199254740993", "g"]);
-            client.run(cmd!["XADD", "noise stream", "1-1", noise.clone(), noise, "f", "v", "f", "again"]);
+            client.run(cmd![
+                "HSET",
+                "noise hash",
+                noise.clone(),
+                noise.clone(),
+                "\\x41",
+                "\\"
+            ]);
+            client.run(cmd![
+                "SADD",
+                "noise set",
+                noise.clone(),
+                "\u{80}\u{9f}ä",
+                "\"quoted\""
+            ]);
+            client.run(cmd![
+                "ZADD",
+                "scores",
+                "inf",
+                "a",
+                "-inf",
+                "b",
+                "-0.0",
+                "c",
+                "1e300",
+                "d",
+                "5e-324",
+                "e",
+                "0.1",
+                "f",
+                "9007199254740993",
+                "g"
+            ]);
+            client.run(cmd![
+                "XADD",
+                "noise stream",
+                "1-1",
+                noise.clone(),
+                noise,
+                "f",
+                "v",
+                "f",
+                "again"
+            ]);
         });
         let ran = program
             .run(["backup", "export", "./dump.rdb", "--format", "jsonl"])
@@ -79,7 +123,9 @@ fn what_belongs_to_a_backup_that_is_stored_encrypted_is_exported_with_its_key_al
     // What it adds up to is not known without the key, which is said, and no failure.
     let shown = program.run(["backup", "show", "web"]).expect(0);
     assert!(shown.stdout.contains("key is not here"), "{}", shown.stdout);
-    let shown = program.run(["backup", "show", "web", "--identity", "key"]).expect(0);
+    let shown = program
+        .run(["backup", "show", "web", "--identity", "key"])
+        .expect(0);
     assert!(shown.stdout.contains("LARGEST"), "{}", shown.stdout);
 }
 
@@ -133,5 +179,8 @@ fn a_hash_of_millions_of_fields_takes_no_more_memory_than_a_small_one() {
     // A field, a value, their quotes, a colon, a comma.
     assert!(bytes > u64::from(fields) * 51, "{bytes}");
     assert!(quotes > u64::from(fields) * 4, "{quotes}");
-    assert!(peak > 1000 && peak < 96 << 10, "{peak} KiB for a file of 141 MB");
+    assert!(
+        peak > 1000 && peak < 96 << 10,
+        "{peak} KiB for a file of 141 MB"
+    );
 }

@@ -17,7 +17,7 @@ fn every_key_is_listed_with_its_type_and_expiry_under_a_name_that_can_be_read_ba
         let (program, server, path) = dumped(kind, |server| {
             let mut client = server.client();
             fill(&mut client, kind);
-            client.run(cmd!["SET", b"\xff\x00\\ \x1b[2J \u{9b}".as_slice(), "v"]);
+            client.run(cmd!["SET", b"\xff\x00\\ \x1b[2J \xc2\x9b".as_slice(), "v"]);
         });
         let there = Contents::of(&mut server.client());
         let ran = program.json(["backup", "keys", "./dump.rdb"]).expect(0);
@@ -83,7 +83,15 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         vec!["--json", "backup", "keys", "./dump.rdb"],
         vec!["backup", "export", "./dump.rdb", "--format", "jsonl"],
         vec!["backup", "export", "./dump.rdb", "--format", "rdb"],
-        vec!["backup", "export", "./dump.rdb", "--format", "rdb", "--db", "0"],
+        vec![
+            "backup",
+            "export",
+            "./dump.rdb",
+            "--format",
+            "rdb",
+            "--db",
+            "0",
+        ],
     ] {
         let mut child = program.spawn(&line);
         let mut first = Vec::new();

@@ -34,7 +34,9 @@ fn text(json: &Json) -> Value {
 }
 
 fn number(json: &Json) -> Value {
-    let number = json.as_i64().unwrap_or_else(|| panic!("no whole number: {json}"));
+    let number = json
+        .as_i64()
+        .unwrap_or_else(|| panic!("no whole number: {json}"));
     Value::Text(number.to_string().into_bytes())
 }
 
@@ -71,7 +73,11 @@ fn pending(json: &Json, consumer: Option<&Value>) -> Value {
 
 fn map(members: Vec<(&str, Value)>) -> Value {
     let members = members.into_iter();
-    Value::Map(members.map(|(name, value)| (name.to_owned(), value)).collect())
+    Value::Map(
+        members
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    )
 }
 
 fn stream(json: &Json) -> Value {
@@ -149,11 +155,9 @@ fn value(kind: &str, json: &Json) -> Value {
             let fields = json.as_object().unwrap().iter().map(|(field, value)| {
                 let field = Value::Text(bytes(field));
                 Value::List(match value {
-                    Json::Object(_) => vec![
-                        field,
-                        text(&value["value"]),
-                        number(&value["expire_at_ms"]),
-                    ],
+                    Json::Object(_) => {
+                        vec![field, text(&value["value"]), number(&value["expire_at_ms"])]
+                    }
                     _ => vec![field, text(value)],
                 })
             });
