@@ -64,9 +64,10 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
                     document["content"] = serde_json::to_value(&content).unwrap_or_default();
                     text.push_str(&content_text(&content));
                 }
-                Err(failure) if failure.kind == Kind::Key && !args.content => {
+                // Nobody asked for it: the facts are what there is without the key.
+                Err(failure) if failure.kind == Kind::Key && given.is_none() && !args.content => {
                     document["content"] = json!({ "error": error_json(&failure) });
-                    text.push_str("\nit is encrypted and the key is not here: what its keys add up to is not known\n");
+                    text.push_str("\nIt is encrypted and the key is not here: what its keys add up to is not known.\n");
                 }
                 // The facts are worth having even then.
                 Err(failure) => {

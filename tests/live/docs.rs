@@ -447,17 +447,14 @@ fn every_command_of_the_page_on_looking_inside_works() {
     let mut machine = Machine::start(kind);
     data::fill(&mut machine.client(), kind);
     let other = Server::start(kind);
-    for (page, here) in [
-        ("-p 6380", format!("-p {}", other.port())),
-        ("redis-cli -h", "command redis-cli -h".to_owned()),
-    ] {
-        machine.replaced.push((page.to_owned(), here));
-    }
+    let theirs = format!("-p {}", other.port());
+    machine.replaced.push(("-p 6380".to_owned(), theirs));
     let ran = machine.run(page, "redis-cli save\nrdbkeeper backup now\n");
     assert!(ran.stdout.contains("errors: 0,"), "{}", ran.stdout);
     assert!(ran.stdout.contains(" 0 changed, "), "{}", ran.stdout);
-    let of_one = |contents: Contents| contents.only(|db, _, _| db == 1);
-    let here = of_one(Contents::of(&mut machine.client()));
+    let mut here = Contents::of(&mut machine.client()).only(|db, _, _| db == 1);
+    // Of one database alone they do not come along.
+    here.functions = None;
     here.must_equal(&Contents::of(&mut other.client()), page);
 }
 

@@ -12,9 +12,14 @@ use std::path::PathBuf;
 use crate::support::program::Program;
 use crate::support::servers::{Kind, Server};
 
+/// A place to run the program: files are what is looked into, and no server is asked.
+pub fn program() -> Program {
+    Program::new("[[database]]\nname = \"web\"\nurl = \"redis://127.0.0.1:1\"\n")
+}
+
 /// A place to run the program, and a file in it that a server of this kind wrote, filled by `fill`.
 pub fn dumped(kind: &Kind, fill: impl FnOnce(&Server)) -> (Program, Server, PathBuf) {
-    let program = Program::new("");
+    let program = program();
     let server = Server::start(kind);
     fill(&server);
     let path = program.folder().join("dump.rdb");

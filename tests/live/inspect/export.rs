@@ -8,7 +8,7 @@ use rdbkeeper::rdb::{Family, FileVersion, NewKey, Writer};
 use rustix::process::Signal;
 
 use super::jsonl::large_hash;
-use super::{dumped, redis_cli};
+use super::{dumped, program, redis_cli};
 use crate::cmd;
 use crate::support::compare::{Contents, assert_same};
 use crate::support::data::fill;
@@ -164,7 +164,7 @@ fn a_damaged_backup_makes_no_file_and_what_was_streamed_is_said_not_to_be_all() 
 #[test]
 fn a_file_that_is_not_known_to_its_end_is_refused_where_keys_are_meant_and_copied_where_bytes_are()
 {
-    let program = Program::new("");
+    let program = program();
     let version = FileVersion {
         family: Family::Redis,
         number: 12,
@@ -283,7 +283,7 @@ fn a_wrong_command_line_is_told_before_anything_is_read() {
 
 #[test]
 fn an_export_that_is_stopped_leaves_no_file() {
-    let program = Program::new("");
+    let program = program();
     large_hash(&program, 3_000_000);
     let before = files_below(program.folder());
     let line = [

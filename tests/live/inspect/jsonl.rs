@@ -2,8 +2,8 @@
 
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
 
-use super::dumped;
 use super::reader::contents;
+use super::{dumped, program};
 use crate::cmd;
 use crate::support::compare::Contents;
 use crate::support::data::{Random, fill};
@@ -150,7 +150,7 @@ pub fn large_hash(program: &Program, fields: u32) {
 
 #[test]
 fn a_hash_of_millions_of_fields_takes_no_more_memory_than_a_small_one() {
-    let program = Program::new("");
+    let program = program();
     let fields = 3_000_000;
     large_hash(&program, fields);
     let mut child = program
