@@ -13,7 +13,7 @@ use crate::cmd;
 use crate::support::compare::{Contents, assert_same};
 use crate::support::data::fill;
 use crate::support::poll;
-use crate::support::program::{Program, files_below, finish, signal};
+use crate::support::program::{files_below, finish, signal};
 use crate::support::servers::{Server, each, usual};
 
 #[test]
