@@ -124,9 +124,9 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Backup(BackupCommand::Now(args)) => backup::now(app, args).await,
         Command::Backup(BackupCommand::List(args)) => app.stoppable(backup::list(app, args)).await,
         Command::Backup(BackupCommand::Show(args)) => app.stoppable(show::show(app, args)).await,
-        Command::Backup(BackupCommand::Keys(args)) => app.stoppable(keys::keys(app, args)).await,
+        Command::Backup(BackupCommand::Keys(args)) => keys::keys(app, args).await,
         Command::Backup(BackupCommand::Export(args)) => export::export(app, args).await,
-        Command::Backup(BackupCommand::Diff(args)) => app.stoppable(diff::diff(app, args)).await,
+        Command::Backup(BackupCommand::Diff(args)) => diff::diff(app, args).await,
         Command::Backup(BackupCommand::Verify(args)) => {
             app.stoppable(backup::verify(app, args)).await
         }

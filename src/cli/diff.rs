@@ -32,8 +32,7 @@ pub(super) async fn diff(app: &App, args: DiffArgs) -> Result<u8, Failure> {
         meter.clone(),
         app.cancel.clone(),
     );
-    let compared = app
-        .with_progress("comparing", Unit::Bytes, &meter, work)
-        .await;
+    let work = app.with_progress("comparing", Unit::Bytes, &meter, work);
+    let compared = app.stoppable(work).await;
     ended(app, &reader, compared.map(drop))
 }

@@ -49,7 +49,7 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<u8, Failure> {
     let given = given.map(setup::identity).transpose()?;
     let storage = storage_name(&args.storage);
     let opening = opened(app, &args.selector, storage.as_deref(), given.as_ref());
-    let (subject, keys) = app.stoppable(opening).await?;
+    let (subject, keys) = opening.await?;
     let meter = Meter::default();
     let cancel = app.cancel.clone();
     let work = export::export(subject, keys, format, filters, out, meter.clone(), cancel);

@@ -29,9 +29,8 @@ pub(super) async fn keys(app: &App, args: KeysArgs) -> Result<u8, Failure> {
         meter.clone(),
         app.cancel.clone(),
     );
-    let listed = app
-        .with_progress("reading", Unit::Bytes, &meter, work)
-        .await;
+    let work = app.with_progress("reading", Unit::Bytes, &meter, work);
+    let listed = app.stoppable(work).await;
     ended(app, &reader, listed.map(drop))
 }
 
@@ -67,7 +66,7 @@ pub(super) async fn opened(
     storage: Option<&str>,
     given: Option<&Keys>,
 ) -> Result<(Subject, Keys), Failure> {
-    let subject = find(app, selector, storage).await?;
+    let subject = app.stoppable(find(app, selector, storage)).await?;
     let keys = keys_of(app, &subject, given);
     Ok((subject, keys))
 }
