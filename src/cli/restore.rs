@@ -206,22 +206,27 @@ fn of_copy(failure: Failure) -> Stop {
     }
 }
 
-fn request(args: &RestoreArgs) -> Result<Request, Failure> {
+/// The keys that are meant.
+pub(super) fn filters(args: &args::Filters) -> Result<Filters, Failure> {
     let patterns = |globs: &[Vec<u8>]| globs.iter().cloned().map(KeyPattern::new).collect();
     let mut filters = Filters {
-        databases: args.filters.db.iter().copied().map(DbIndex).collect(),
-        include: patterns(&args.filters.r#match),
-        exclude: patterns(&args.filters.exclude),
+        databases: args.db.iter().copied().map(DbIndex).collect(),
+        include: patterns(&args.r#match),
+        exclude: patterns(&args.exclude),
         ..Filters::default()
     };
-    for name in &args.filters.r#type {
+    for name in &args.r#type {
         let kind: LogicalType = name
             .parse()
             .map_err(|_| Failure::new(Kind::Usage, format!("`{name}` is not a type")))?;
         filters.types.insert(kind);
     }
+    Ok(filters)
+}
+
+fn request(args: &RestoreArgs) -> Result<Request, Failure> {
     let mut request = Request {
-        filters,
+        filters: filters(&args.filters)?,
         flush: args.flush,
         rate: args.rate.unwrap_or(0),
         always_look: args.dry_run,

@@ -68,6 +68,12 @@ pub enum Error {
         /// What is not known.
         what: Unknown,
     },
+    /// Standard output can't be written.
+    #[error("cannot write to standard output")]
+    Stdout {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The backup does not say when it was taken, and `--ttl shift` needs it.
     #[error("this file does not say when it was written")]
     NoSnapshotTime,
@@ -303,7 +309,7 @@ impl From<Error> for Failure {
                     "restore the whole of it with --to-file and let the server that wrote it load the file",
                 ),
             ),
-            Error::Stopped => (Kind::Failed, None),
+            Error::Stopped | Error::Stdout { .. } => (Kind::Failed, None),
             Error::Appeared { .. } => (
                 Kind::Refused,
                 Some("stop what writes to the target, or say --on-conflict skip or replace"),
