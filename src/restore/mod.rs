@@ -358,6 +358,11 @@ async fn attempt<B: Backup>(
         ingredients.conflicts = Some(&conflicts);
         plan = Plan::of(&ingredients);
     }
+    if let Some(first) = first {
+        let why = &first.message;
+        plan.warnings
+            .push(format!("{why}: the keys are written by plain commands"));
+    }
     if let Some(failure) = forbidden {
         plan.refuse(failure);
     }

@@ -156,7 +156,8 @@ impl Abilities {
     /// Whether a key's metadata can't go with it on this way.
     pub fn loses_metadata(&self, head: &KeyHead<'_>, way: Way) -> bool {
         let known = self.rdb.family == Family::Redis && self.rdb.number >= METADATA_SINCE;
-        !head.meta.is_empty() && !(known && way == Way::AsIs)
+        let goes = known && way == Way::AsIs;
+        !head.meta.is_empty() && !goes
     }
 
     /// Whether hashes come without the expiries of their fields.

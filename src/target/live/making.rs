@@ -89,7 +89,12 @@ impl Making {
             },
         );
         if state.halves.len() > MOST {
-            state.halves.pop_first();
+            // Not one that is still to get its name.
+            let mut halves = state.halves.iter();
+            let first = halves.find(|(_, half)| half.broken);
+            if let Some(number) = first.map(|(number, _)| *number) {
+                state.halves.remove(&number);
+            }
         }
         number
     }

@@ -256,14 +256,42 @@ fn who_may_not_restore_gets_the_keys_by_commands() {
     let dumped = Dumped::of(&source);
     let user = Options::new().user("keeper on >pw +@all -restore ~*");
     let server = Server::with(kind, user);
-    let outcome = wait(async {
+    let (plan, outcome) = wait(async {
         let (backup, to) = (dumped.backup(), endpoint_of(&server, "keeper"));
         let token = CancellationToken::new();
         let prepared = restore::prepare(backup, to, Request::default(), silent(), token).await;
-        good(good(prepared).run().await)
+        let prepared = good(prepared);
+        (prepared.plan().clone(), good(prepared.run().await))
     });
+    assert!(plan.warnings.iter().any(|told| told.contains("RESTORE")));
     assert_eq!(outcome.commands, outcome.keys);
     assert_eq!(outcome.keys as usize, dumped.contents.keys());
+}
+
+#[test]
+fn a_right_that_commands_need_is_asked_before_anything_is_written() {
+    let kind = servers::usual();
+    let dumped = Dumped::full(kind);
+    for (rights, missing) in [
+        ("~* +@all -rpush", "RPUSH"),
+        ("~* +@all -rename", "RENAME"),
+        ("~* +@all -xclaim", "XCLAIM"),
+        ("~[^r]* +@all", "PEXPIRE"),
+    ] {
+        let user = Options::new().user(&format!("keeper on >pw {rights}"));
+        let server = Server::with(kind, user);
+        let failure = wait(async {
+            let (backup, to) = (dumped.backup(), endpoint_of(&server, "keeper"));
+            let token = CancellationToken::new();
+            let prepared = restore::prepare(backup, to, by_commands(), silent(), token).await;
+            good(prepared).run().await.unwrap_err()
+        });
+        assert_eq!(failure.kind, Kind::Forbidden, "{rights}: {failure:?}");
+        let forbids = format!("forbids {missing} to this user");
+        assert!(failure.message.contains(&forbids), "{rights}: {failure:?}");
+        assert!(failure.hint.unwrap().contains("~rdbkeeper:restoring:*"));
+        assert!(server.client().keyspace().is_empty());
+    }
 }
 
 #[test]
@@ -319,8 +347,8 @@ fn streams_arrive_with_their_history_their_groups_and_what_is_pending_of_deleted
             let outcome = good(run(dumped, &server, by_commands()));
             let what = format!("{from} to {to}");
             assert_eq!(outcome.commands, outcome.keys, "{what}");
-            let arrived = super::across::without_times(Contents::of(&mut server.client()));
-            let sent = super::across::without_times(dumped.contents.clone());
+            let arrived = super::across::as_commands_leave_it(Contents::of(&mut server.client()));
+            let sent = super::across::as_commands_leave_it(dumped.contents.clone());
             sent.must_equal(&arrived, &what);
         }
     }
