@@ -145,7 +145,7 @@ fn push<F: Form>(bytes: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(&bytes[from..at]);
                 // Where one is, more follow: binary values.
                 while let Some(&byte) = bytes.get(at)
-                    && (byte < 0x20 || byte >= 0x7f)
+                    && !(0x20..0x7f).contains(&byte)
                     && character_is_none(&bytes[at..])
                 {
                     out.extend_from_slice(F::HEX);

@@ -289,7 +289,7 @@ pub struct ShowArgs {
     /// Do not read the backup: facts from its manifest alone
     #[arg(long, conflicts_with = "content")]
     pub no_content: bool,
-    /// Show the names of the largest keys, which are masked otherwise
+    /// Show whole names of keys, which are masked otherwise
     #[arg(long)]
     pub show_keys: bool,
 }

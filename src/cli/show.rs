@@ -81,7 +81,7 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
         subject @ Subject::File(_) => {
             let meter = Meter::default();
             let keys = keys_of(app, &subject, given.as_ref());
-            let survey = Survey::new(Timestamp::now());
+            let survey = Survey::new(Timestamp::now(), names);
             let work = verify::verify_with(subject, &keys, survey, meter.clone());
             let (verified, survey) = app
                 .with_progress("reading", Unit::Bytes, &meter, work)
@@ -89,7 +89,7 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
             let mut document = serde_json::to_value(&verified).unwrap_or_default();
             let mut text = file_text(&verified);
             if let Some(survey) = survey.filter(|_| !args.no_content) {
-                let content = survey.finish(names);
+                let content = survey.finish();
                 document["content"] = serde_json::to_value(&content).unwrap_or_default();
                 text.push_str(&content_text(&content));
             }
@@ -110,11 +110,16 @@ async fn content(
     if let Subject::Stored(backup) = &subject {
         meter.start_bytes(backup.manifest.data.plain_bytes);
     }
-    let work = read_async(subject, keys, Survey::new(Timestamp::now()), meter.clone());
+    let work = read_async(
+        subject,
+        keys,
+        Survey::new(Timestamp::now(), names),
+        meter.clone(),
+    );
     let (survey, _) = app
         .with_progress("reading", Unit::Bytes, &meter, work)
         .await?;
-    Ok(survey.finish(names))
+    Ok(survey.finish())
 }
 
 fn stored_text(backup: &Backup, lacking: &[String]) -> String {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::lossless;
-use crate::prefixes::cut::{cut, masked};
+use crate::prefixes::cut::{Shape, cut, ends_hard, masked, parent};
 use crate::prefixes::{Prefixes, Tally};
 use crate::rdb::{Event, Handler, KeyHead, LogicalType};
 use crate::selection::KeyNames;
@@ -169,6 +169,7 @@ pub struct Content {
 #[derive(Debug)]
 pub struct Survey {
     now: Timestamp,
+    names: KeyNames,
     types: BTreeMap<LogicalType, Counts>,
     prefixes: Prefixes<Counts>,
     largest: BinaryHeap<Reverse<Held>>,
@@ -187,10 +188,11 @@ struct Held {
 }
 
 impl Survey {
-    /// Lifetimes are counted from `now`.
-    pub fn new(now: Timestamp) -> Survey {
+    /// Lifetimes are counted from `now`. Masked, a name that has no ID in it is not listed whole either.
+    pub fn new(now: Timestamp, names: KeyNames) -> Survey {
         Survey {
             now,
+            names,
             types: BTreeMap::new(),
             prefixes: Prefixes::default(),
             largest: BinaryHeap::new(),
@@ -225,7 +227,13 @@ impl Survey {
             expiry: Expiries::of(held.expire_at_ms, self.now.as_millisecond()),
         };
         self.types.entry(held.kind).or_default().absorb(&counts);
-        self.prefixes.tally(&cut(&self.key)).absorb(&counts);
+        let mut cut = cut(&self.key);
+        if cut.shape == Shape::Whole && self.names == KeyNames::Masked {
+            let before = parent(cut.prefix).filter(|prefix| ends_hard(prefix));
+            cut.prefix = before.unwrap_or_default();
+            cut.shape = Shape::Other;
+        }
+        self.prefixes.tally(&cut).absorb(&counts);
         let smallest = self.largest.peek().map_or(0, |smallest| smallest.0.bytes);
         if self.largest.len() < LARGEST || held.bytes > smallest {
             held.key.clone_from(&self.key);
@@ -237,7 +245,7 @@ impl Survey {
     }
 
     /// What was found.
-    pub fn finish(self, names: KeyNames) -> Content {
+    pub fn finish(self) -> Content {
         let types = self.types.into_iter().map(|(kind, counts)| OfType {
             kind: kind.as_str(),
             counts,
@@ -249,7 +257,7 @@ impl Survey {
         largest.sort_unstable_by(|a, b| b.cmp(a));
         let largest = largest.into_iter().map(|held| Large {
             db: held.db,
-            key: match names {
+            key: match self.names {
                 KeyNames::Masked => masked(&held.key),
                 KeyNames::Shown => lossless::text_of(&held.key),
             },
@@ -296,7 +304,7 @@ mod tests {
     use super::*;
     use crate::rdb::{DbIndex, Family, FileVersion, NewKey, Writer, scan_bytes};
 
-    fn surveyed(keys: &[(&[u8], usize, Option<i64>)], now_ms: i64) -> Survey {
+    fn surveyed(keys: &[(&[u8], usize, Option<i64>)], now_ms: i64, names: KeyNames) -> Content {
         let version = FileVersion {
             family: Family::Redis,
             number: 11,
@@ -314,9 +322,10 @@ mod tests {
             writer.key(&head, &value).unwrap();
         }
         let (file, _) = writer.finish().unwrap();
-        let mut survey = Survey::new(Timestamp::from_millisecond(now_ms).unwrap());
+        let now = Timestamp::from_millisecond(now_ms).unwrap();
+        let mut survey = Survey::new(now, names);
         scan_bytes(&file, &mut survey).unwrap();
-        survey
+        survey.finish()
     }
 
     #[test]
@@ -354,7 +363,7 @@ mod tests {
             .enumerate()
             .map(|(n, name)| (name.as_bytes(), (n * 7) % 40, Some(5)))
             .collect();
-        let content = surveyed(&keys, 1000).finish(KeyNames::Masked);
+        let content = surveyed(&keys, 1000, KeyNames::Masked);
         let [strings] = &content.types[..] else {
             panic!("{content:?}");
         };
@@ -369,7 +378,7 @@ mod tests {
         assert_eq!(sizes, wanted);
         assert_eq!(content.largest[0].key, "\"session:…\" (40 bytes)");
         assert_eq!(content.largest[0].db, 3);
-        let shown = surveyed(&keys[..1], 0).finish(KeyNames::Shown);
+        let shown = surveyed(&keys[..1], 0, KeyNames::Shown);
         assert_eq!(shown.largest[0].key, names[0]);
     }
 }
