@@ -30,3 +30,4 @@ mod sources;
 mod storages;
 mod stores;
 mod trouble;
+mod values;

@@ -1,0 +1,4 @@
+//! Values, decoded and encoded, held against real servers.
+
+mod files;
+mod payloads;
