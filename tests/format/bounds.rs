@@ -97,10 +97,10 @@ fn worst() -> Vec<Worst> {
     add("a list of more than there is", 1, filler(lengths([u64::MAX])), false);
     add("a hash of more than there is", 4, filler(lengths([u64::MAX])), false);
     add("nodes of more than there is", 18, filler(lengths([u64::MAX])), false);
-    let empty = filler(lengths([0, 0, 0, 0, 1, 1]));
+    let head = [lengths([0, 0, 9, 9, 1, 1]), b"g".to_vec(), lengths([9, 9, u64::MAX])].concat();
     let groups = [lengths([0, 0, 9, 9, u64::MAX]), vec![0; 1 << 20]].concat();
     add("groups of more than there is", 15, groups, false);
-    add("pending entries of more than there is", 15, empty, false);
+    add("pending entries of more than there is", 15, filler(head), false);
     let pending = {
         let count = 40_000_u64;
         let mut bytes = lengths([0, 0, 9, 9, 1]);

@@ -277,18 +277,19 @@ impl Maker<'_> {
                 }
             }
         }
-        // All at the same moment, and one that is a second off the least that there is.
-        self.hash("fields:same", 5, BYTES, packed);
-        let fields = self.hash("fields:apart", ENTRIES + 4, BYTES, "hashtable");
-        for field in &fields {
-            let command = cmd!["HPEXPIREAT", "fields:apart", LATE + 7, "FIELDS", 1, field];
-            self.commands.push(command);
+        // All at the same moment; and all but one, whose time is then the greatest or the least.
+        for (name, size, encoding, other) in [
+            ("same", 5, packed, LATE),
+            ("later", ENTRIES + 4, "hashtable", LATE + 1007),
+            ("sooner", ENTRIES + 4, "hashtable", LATE - 1),
+        ] {
+            let name = format!("fields:{name}");
+            let fields = self.hash(&name, size, BYTES, encoding);
+            for (number, field) in fields.iter().enumerate() {
+                let at = if number == 3 { other } else { LATE };
+                self.commands.push(cmd!["HPEXPIREAT", name, at, "FIELDS", 1, field]);
+            }
         }
-        let command = cmd!["HPEXPIREAT", "fields:apart", LATE + 1007, "FIELDS", 1, fields[3]];
-        self.commands.push(command);
-        let first = self.commands.iter().rposition(|command| command[1] == b"fields:same").unwrap();
-        let field = self.commands[first][2].clone();
-        self.commands.push(cmd!["HPEXPIREAT", "fields:same", LATE, "FIELDS", 1, field]);
     }
 
     fn hash(&mut self, name: &str, size: usize, longest: usize, encoding: &'static str) -> Vec<Vec<u8>> {

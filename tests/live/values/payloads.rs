@@ -150,9 +150,9 @@ fn stream(random: &mut Random, size: usize) -> Vec<Owned> {
         let name = [vec![group as u8], bytes(random)].concat();
         let read = (random.below(2) == 0).then(|| random.next() % (size as u64 + 1));
         elements.push(Owned::Group(name, last_id, read));
-        // Each pending entry belongs to one consumer; some are of entries that are no longer there.
+        // Each pending entry belongs to one consumer; the first is of an entry that is no longer there.
         let mut pending: Vec<StreamId> = ids.iter().copied().filter(|_| random.below(3) == 0).collect();
-        pending.push(StreamId { ms: 0, seq: 7 });
+        pending.insert(0, StreamId { ms: 0, seq: 7 });
         let consumers = random.below(4);
         let owners: Vec<usize> = pending.iter().map(|_| random.below(consumers.max(1))).collect();
         // A radix tree's order is that of the names.
@@ -172,7 +172,6 @@ fn stream(random: &mut Random, size: usize) -> Vec<Owned> {
         }
         elements.push(Owned::GroupEnd);
     }
-    // Pending entries come in order.
     elements
 }
 
@@ -180,7 +179,8 @@ fn stream(random: &mut Random, size: usize) -> Vec<Owned> {
 fn plain_types(kind: &Kind, logical: LogicalType, elements: &[Owned]) -> Vec<ValueType> {
     let own = FileVersion::of_number(kind.rdb_version());
     let mut found: Vec<ValueType> = Vec::new();
-    for number in [6, 9, 10, own.number] {
+    let ages = [6, 9, 10, own.number].into_iter();
+    for number in ages.filter(|number| *number <= own.number) {
         let plain = plain_type(logical, fields_expire(elements), own.family, number);
         if let Some(plain) = plain.filter(|plain| !found.contains(plain)) {
             found.push(plain);
