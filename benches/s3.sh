@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A large backup into a bucket of a real S3 server: peak memory, and the wall time beside that of a plain upload of the
-# same bytes to the same server, in parts of the same size, by curl.
+# same bytes to the same server by curl: by one PutObject, and in parts of the same size.
 #
 #   benches/s3.sh [MEBIBYTES] [ROUNDS]      3072, 1 round
 #
@@ -77,6 +77,12 @@ measure() { # label, command line
   awk -v label="$1" '{ printf "%-44s %7.1f s  processor %6.1f s  peak %5d MiB\n", label, $1, $2 + $3, $4 / 1024 }' "$work/time"
 }
 
+# The same bytes by one PutObject.
+single() {
+  curl -sS --fail-with-body -o /dev/null -H "Expect:" -T "$work/plain.rdb" "$url/bench/single"
+  ask -X DELETE "$url/bench/single" >/dev/null
+}
+
 # The same bytes, part after part, four at a time as rdbkeeper has them on their way.
 plain() {
   local id part
@@ -88,12 +94,18 @@ plain() {
   ask -X DELETE "$url/bench/plain?uploadId=$id" >/dev/null
 }
 
+clocked() { # label, function
+  local begun
+  begun=$(date +%s.%N)
+  "$2"
+  awk -v label="$1" -v a="$begun" -v b="$(date +%s.%N)" 'BEGIN { printf "%-44s %7.1f s\n", label, b - a }'
+}
+
 echo "$mebibytes MiB of random values, $rounds round(s); $("$RDBKEEPER" --version)"
 redis-cli -p "$port" --rdb "$work/plain.rdb" >/dev/null 2>&1
 for ((round = 1; round <= rounds; round++)); do
-  begun=$(date +%s.%N)
-  plain
-  awk -v a="$begun" -v b="$(date +%s.%N)" 'BEGIN { printf "%-44s %7.1f s\n", "the file by curl, in parts of 5 MiB", b - a }'
+  clocked "the file by curl, by one PutObject" single
+  clocked "the file by curl, in parts of 5 MiB" plain
   for method in bgsave replication scan; do
     measure "backup now --method $method" "$RDBKEEPER" backup now --method "$method"
     measure "backup verify" "$RDBKEEPER" backup verify

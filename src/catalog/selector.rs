@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::list::{Broken, Listing, Place, list, missing_manifest, read_place};
 use super::{Backup, BackupId, Error, MANIFEST};
 use crate::config::{Name, NameError};
+use crate::failure::{Failure, Kind};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
 use crate::storage::{BroughtFile, LocalStore, NamedStore, STALL, within};
 
@@ -76,6 +77,16 @@ impl Subject {
                 format!("{} of {}", backup.manifest.id, backup.manifest.database)
             }
             Subject::File(file) => file.path().display().to_string(),
+        }
+    }
+
+    /// The configured storage that it lies in; `None` for what was named by its path.
+    pub fn storage(&self) -> Option<&str> {
+        match self {
+            Subject::Stored(backup) => {
+                Some(backup.place.storage()).filter(|storage| *storage != BY_PATH)
+            }
+            Subject::File(_) => None,
         }
     }
 
@@ -206,7 +217,8 @@ impl Finder<'_> {
     async fn list(&self, database: Option<&str>) -> Result<Listing, Error> {
         let listing = list(self.storages, database).await?;
         for (storage, error) in &listing.silent {
-            tracing::warn!("storage {storage} is passed over: {error}");
+            let why = Failure::new(Kind::Storage, "").caused_by(error).causes;
+            tracing::warn!("storage {storage} is passed over: {}", why.join(": "));
         }
         Ok(listing)
     }

@@ -410,9 +410,14 @@ pub(super) async fn verify(app: &App, args: VerifyArgs) -> Result<u8, Failure> {
             Ok(subject) => {
                 let meter = Meter::default();
                 let keys = keys_of(app, &subject, given.as_ref());
+                let storage = subject.storage().map(str::to_owned);
                 let work = verify::verify(subject, &keys, meter.clone());
-                app.with_progress("verifying", Unit::Bytes, &meter, work)
-                    .await
+                let verified = app.with_progress("verifying", Unit::Bytes, &meter, work);
+                // Of several copies it has to be known which one is meant.
+                verified.await.map_err(|failure| match storage {
+                    Some(storage) => failure.cause(format!("it lies in storage {storage}")),
+                    None => failure,
+                })
             }
             Err(failure) => Err(failure),
         };

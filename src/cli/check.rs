@@ -110,7 +110,13 @@ fn storage_text(app: &App, found: &Storage) -> String {
         found.place,
     );
     if found.remote {
-        text.push_str("  written, read, listed and deleted a small object\n");
+        let once = match found.probed.create_only {
+            true => ", and could not overwrite it",
+            false => "",
+        };
+        text.push_str(&format!(
+            "  written, read, listed and deleted a small object{once}\n"
+        ));
     }
     for (warns, line) in storage_lines(&found.probed) {
         let line = match warns {
@@ -134,7 +140,7 @@ fn storage_lines(probed: &Probed) -> Vec<(bool, String)> {
     if probed.features.multipart == Some(false) {
         lines.push((
             true,
-            "it takes no upload in parts: backups of more than 8 MiB will fail".to_owned(),
+            "it takes no upload in parts: backups of more than 5 MiB will fail".to_owned(),
         ));
     }
     if probed.features.versioned == Some(true) {

@@ -310,6 +310,7 @@ impl Proof<'_> {
         file.read_exact_at(&mut first, 0).map_err(io_error)?;
         let head = Head::parse(&first).map_err(|problem| self.not_ours(&problem))?;
         let ctime_s = self.fits(&head)?;
+        tracing::debug!(bytes = meta.len(), "the server has saved its file");
         Ok(Opened {
             path: self.path.to_owned(),
             len: meta.len(),

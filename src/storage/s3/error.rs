@@ -16,6 +16,9 @@ use super::client::parse_date;
 use crate::storage::{Error, Problem};
 use crate::units::HumanDuration;
 
+/// What servers say to a body that does not have its checksum.
+const CHANGED_ON_THE_WAY: [&str; 2] = ["BadDigest", "XAmzContentChecksumMismatch"];
+
 /// No more of a server's message is told.
 const LONGEST: usize = 300;
 
@@ -82,6 +85,8 @@ pub(super) enum Break {
     WrongName,
     /// Its certificate is over, or not yet valid.
     Expired,
+    /// A proxy does not let it through.
+    Tunnel,
     /// Another failure of TLS.
     Tls,
     /// The connection broke.
@@ -211,6 +216,9 @@ pub(super) fn kind_of_break(error: &(dyn StdError + 'static)) -> Break {
         if text.contains("credential") {
             return Break::Credentials;
         }
+        if text.contains("tunnel error") {
+            return Break::Tunnel;
+        }
         if found == Break::Other && (text.contains("connection") || text.contains("hyper")) {
             found = Break::Connection;
         }
@@ -230,6 +238,11 @@ impl Fault {
     /// Whether the server gave one of these codes.
     pub(super) fn is(&self, codes: &[&str]) -> bool {
         matches!(self, Fault::Refused(refusal) if codes.contains(&refusal.code.as_str()))
+    }
+
+    /// Whether what arrived is not what was sent, by its checksum.
+    pub(super) fn is_of_other_bytes(&self) -> bool {
+        self.is(&CHANGED_ON_THE_WAY)
     }
 
     /// Whether it does not know what it was asked for.
@@ -297,6 +310,11 @@ fn broken(kind: Break, asked: Asked<'_>) -> Words {
             Problem::Unavailable,
             format!("no TLS connection to {place} could be made"),
             "does the server speak TLS at this port? `endpoint` begins with http:// where it does not",
+        ),
+        Break::Tunnel => (
+            Problem::Unavailable,
+            format!("the proxy does not let a connection to {place} through"),
+            "HTTPS_PROXY names the proxy; NO_PROXY lists the hosts that are reached without it",
         ),
         Break::Connection => (
             Problem::Unavailable,
@@ -430,6 +448,11 @@ fn refused(refusal: &Refusal, asked: Asked<'_>) -> Words {
             said,
             "make room there, or keep fewer backups",
         ),
+        (code, _) if CHANGED_ON_THE_WAY.contains(&code) => words(
+            Problem::Unavailable,
+            format!("what arrived at {place} is not what was sent, several times ({said})"),
+            "does a proxy, or failing hardware, change it on the way? try again later; `checksums = false` would store it as it arrives",
+        ),
         (code, status) if complains_of_checksums(code, &refusal.message) => words(
             Problem::Other,
             said,
@@ -472,10 +495,7 @@ fn refused(refusal: &Refusal, asked: Asked<'_>) -> Words {
 }
 
 fn complains_of_checksums(code: &str, message: &str) -> bool {
-    let code_says = matches!(
-        code,
-        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch"
-    );
+    let code_says = matches!(code, "InvalidDigest" | "XAmzContentSHA256Mismatch");
     let message = message.to_ascii_lowercase();
     code_says
         || ["checksum", "x-amz-content-sha256", "trailer", "crc32"]

@@ -12,7 +12,7 @@ use crate::storage::{Error, ObjectKey, Problem};
 /// The metadata that tells what we wrote from what others did.
 const TOKEN: &str = "rdbkeeper-put";
 
-/// How often a request that stood still is made again, and one that met another of its kind.
+/// How often a request is made that stood still, met another of its kind, or arrived as something else.
 const TRIES: u32 = 3;
 
 const BETWEEN: Duration = Duration::from_millis(300);
@@ -75,6 +75,7 @@ impl S3Store {
             };
             tries += 1;
             if fault.is(&["ConditionalRequestConflict"])
+                || fault.is_of_other_bytes()
                 || matches!(fault, Fault::Broken(Break::Stalled))
             {
                 if tries < TRIES {

@@ -20,7 +20,7 @@ use crate::storage::{Error, ObjectKey, Problem, Upload};
 /// How many bytes are gathered and on their way together; a part that is larger goes alone.
 const AT_ONCE: u64 = 20 << 20;
 
-/// How often a part that stood still is sent again.
+/// How often a part is sent that stood still, or arrived as something else.
 const TRIES: u32 = 3;
 
 /// How long the completion of an upload may take.
@@ -390,7 +390,8 @@ impl Part {
                 Err(_stalled) => Fault::Broken(Break::Stalled),
             };
             tries += 1;
-            if matches!(fault, Fault::Broken(Break::Stalled)) && tries < TRIES {
+            let stalled = matches!(fault, Fault::Broken(Break::Stalled));
+            if (stalled || fault.is_of_other_bytes()) && tries < TRIES {
                 continue;
             }
             let action = format!("write part {number} of {}", self.key);
@@ -535,7 +536,7 @@ impl S3Store {
         if config.object_lock.is_some() || config.storage_class.is_some() {
             let plain = ObjectKey::new(folder)?;
             if self.begin_and_abort(&plain, &token).await.is_ok() {
-                return Err(error);
+                return Err(error.hint("without `object_lock` and `storage_class` it takes uploads: object lock must be switched on for the bucket, best when it is made, and not every server has storage classes"));
             }
         }
         Ok(false)

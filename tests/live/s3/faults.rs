@@ -24,7 +24,7 @@ const STEPS: [(&str, &str); 4] = [
 ];
 
 /// A store of this bucket by way of the proxy, which gives up soon on what stands still.
-fn hasty(offsite: &Offsite) -> S3Store {
+pub(super) fn hasty(offsite: &Offsite) -> S3Store {
     let config = configuration(&offsite.program);
     let (_, storage) = config.storage("offsite").unwrap();
     let StorageConfig::S3(s3) = storage else {
@@ -255,6 +255,35 @@ fn a_bit_that_flips_on_the_way_back_is_found() {
         assert!(flip.hits() > 0);
         offsite.proxy.heal();
     }
+    offsite.must_hold(1);
+}
+
+#[test]
+fn a_bit_that_flips_on_the_way_there_is_found_and_sent_again() {
+    // No signature covers what is sent, and the checksum alone does.
+    let Some(weed) = weed::shared_open() else {
+        return;
+    };
+    let offsite = Offsite::new(weed, large);
+    let rules: Vec<_> = [("PUT", "partNumber=7"), ("PUT", "manifest.json")]
+        .into_iter()
+        .map(|(method, part)| {
+            let flip = Rule::new(method, part, Fault::FlipInRequest(1000));
+            offsite.proxy.rule(flip.times(1))
+        })
+        .collect();
+    offsite.backs_up();
+    for rule in rules {
+        assert_eq!(rule.hits(), 1, "{rule:?}");
+    }
+    offsite.must_hold(1);
+
+    // One that goes on is told.
+    let flip = Rule::new("PUT", "dump.rdb", Fault::FlipInRequest(1000));
+    offsite.proxy.rule(flip);
+    let ran = offsite.program.run(["backup", "now"]).expect(1);
+    says(&ran, &["is not what was sent", "failing hardware"]);
+    offsite.proxy.heal();
     offsite.must_hold(1);
 }
 

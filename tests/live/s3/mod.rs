@@ -1,12 +1,15 @@
 //! Off-site on a real S3 server: what it promises when everything works, and when nothing does.
 
+mod access;
 mod crash;
 mod damage;
 mod faults;
 mod harness;
 mod journey;
+mod pace;
 mod race;
 mod refused;
+mod two;
 
 use std::process::Child;
 

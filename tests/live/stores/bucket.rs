@@ -362,6 +362,53 @@ fn a_backup_whose_data_alone_is_held_stays_whole() {
 }
 
 #[test]
+fn check_finds_a_bucket_that_cannot_lock_and_one_that_locks_all_that_is_written() {
+    use aws_sdk_s3::types::{
+        DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
+        ObjectLockRule,
+    };
+    let Some(weed) = weed::shared() else { return };
+    let server = Server::start(usual());
+    let said = |bucket: &Bucket, lines: &str| {
+        let program = Program::new(&format!(
+            "{}{lines}\n[[database]]\nname = \"web\"\nurl = \"{}\"\nstorage = [\"s3\"]\n",
+            bucket.table("s3"),
+            server.url(),
+        ));
+        program.run(["check"]).expect(1).stderr
+    };
+    let bucket = weed.bucket();
+    let lock = "object_lock = { mode = \"GOVERNANCE\", days = 1 }";
+    let told = said(&bucket, lock);
+    assert!(
+        told.contains("object lock must be switched on for the bucket"),
+        "{told}"
+    );
+    assert_eq!(bucket.keys(), Vec::<String>::new());
+
+    let bucket = weed.locking_bucket();
+    let retention = DefaultRetention::builder()
+        .mode(ObjectLockRetentionMode::Governance)
+        .days(1)
+        .build();
+    let rule = ObjectLockRule::builder()
+        .default_retention(retention)
+        .build();
+    let configuration = ObjectLockConfiguration::builder()
+        .object_lock_enabled(ObjectLockEnabled::Enabled)
+        .rule(rule)
+        .build();
+    let put = bucket
+        .client()
+        .put_object_lock_configuration()
+        .bucket(bucket.name())
+        .object_lock_configuration(configuration);
+    wait(put.send()).unwrap();
+    let told = said(&bucket, "");
+    assert!(told.contains("drop its default retention"), "{told}");
+}
+
+#[test]
 fn check_says_what_a_storage_does_not_honour() {
     let Some(weed) = weed::shared_open() else {
         return;

@@ -35,6 +35,8 @@ pub enum Fault {
     Flip(usize),
     /// It is forwarded without this header (its name in lower case).
     Strip(&'static str),
+    /// It is forwarded with one bit changed at this byte of its body.
+    FlipInRequest(usize),
     /// It is forwarded, and the answer's `Date` is this one.
     Dated(String),
     /// It is forwarded, and in the answer's body texts are replaced by others of the same length.
@@ -50,6 +52,7 @@ pub enum Fault {
 pub struct Rule {
     method: &'static str,
     part: String,
+    header: &'static str,
     skip: usize,
     times: usize,
     fault: Fault,
@@ -62,11 +65,19 @@ impl Rule {
         Rule {
             method,
             part: part.into(),
+            header: "",
             skip: 0,
             times: usize::MAX,
             fault,
             seen: AtomicUsize::new(0),
         }
+    }
+
+    /// Only those that have a header whose name begins so, in lower case.
+    #[must_use]
+    pub fn with_header(mut self, begin: &'static str) -> Rule {
+        self.header = begin;
+        self
     }
 
     /// The first of those pass.
@@ -91,8 +102,10 @@ impl Rule {
 
     fn hit(&self, request: &Message) -> Option<Fault> {
         let (method, target) = request.request_line();
-        let meant =
-            (self.method.is_empty() || self.method == method) && target.contains(&self.part);
+        let has = |line: &str| line.to_ascii_lowercase().starts_with(self.header);
+        let meant = (self.method.is_empty() || self.method == method)
+            && target.contains(&self.part)
+            && (self.header.is_empty() || request.head.lines().skip(1).any(has));
         if !meant {
             return None;
         }
@@ -250,6 +263,11 @@ async fn exchange(client: &mut TcpStream, rest: &mut Vec<u8>, shared: &Shared) -
         Some(Fault::Stall) => return stall(client).await,
         Some(Fault::Strip(header)) => {
             request.take(header);
+        }
+        Some(Fault::FlipInRequest(byte)) => {
+            if let Some(byte) = request.body.get_mut(*byte) {
+                *byte ^= 1;
+            }
         }
         _ => {}
     }

@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""Whole commands beside their peers, on real servers of this machine: the table of docs/performance.md.
+
+    benches/compare.py [--data sess,mix] [--sessions 1000000] [--scale 1.0] [--runs 5] [--only S3,S7] [--markdown FILE]
+
+SESS is a million session strings (453 MB of RDB file), MIX all types (991 MB). Each row runs our command and its peers in
+turn, as many rounds as asked, and shows the median (least to greatest) of wall time, and of processor time and peak memory
+of the client side, and the ratio of medians to the first peer. Only ratios of one run mean something.
+
+RDBKEEPER names the binary; otherwise the release build is made. Needs redis-server and redis-cli; pigz, zstd, gzip and the
+`rdb` tool of crates.io (RDB_TOOL, or in the path) are measured where they are found, and left out, visibly, where not.
+"""
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def have(tool):
+    return shutil.which(tool) is not None
+
+
+def build():
+    """The release binary, and the bare peers."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    subprocess.run(["cargo", "build", "--locked", "--release", "--quiet", "--example", "bare"], cwd=ROOT, check=True)
+    keeper = os.environ.get("RDBKEEPER")
+    if not keeper:
+        subprocess.run(["cargo", "build", "--locked", "--release", "--quiet"], cwd=ROOT, check=True)
+        keeper = str(target / "rdbkeeper")
+    return keeper, str(target / "examples" / "bare")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A redis-server in a folder of its own."""
+
+    def __init__(self, folder, *more):
+        self.port = free_port()
+        folder.mkdir()
+        self.folder = folder
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+             "--repl-diskless-sync-delay", "0", "--logfile", str(folder / "log"), *more])
+        while self.cli("ping") != "PONG":
+            if self.process.poll() is not None:
+                sys.exit((folder / "log").read_text())
+            time.sleep(0.02)
+
+    def cli(self, *words):
+        return subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True).stdout.strip()
+
+    def end(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Run:
+    """What one run of a command took: seconds, seconds of processor, MiB."""
+
+    def __init__(self, wall, cpu, peak):
+        self.wall, self.cpu, self.peak = wall, cpu, peak
+
+
+def run(command, stdout=subprocess.DEVNULL):
+    """A command by the shell. Processor time and memory are those of all that it started and waited for."""
+    begin = time.monotonic()
+    child = subprocess.Popen(["bash", "-o", "pipefail", "-c", command], stdout=stdout, stderr=subprocess.PIPE)
+    errors = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    wall = time.monotonic() - begin
+    if os.waitstatus_to_exitcode(status) != 0:
+        sys.exit(f"{command}\n{errors.decode(errors='replace')[-2000:]}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), errors.decode(errors="replace")
+
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        self.keeper, self.bare = build()
+        self.work = Path(tempfile.mkdtemp(prefix="compare-"))
+        self.source = self.target = None
+        self.rows = []
+        self.only = set(filter(None, args.only.upper().split(",")))
+
+    # ---- the data
+
+    def load(self, data):
+        print(f"-- {data}: making the data", file=sys.stderr)
+        self.source = Server(self.work / f"{data}-source")
+        self.target = Server(self.work / f"{data}-target")
+        size = self.args.sessions if data == "sess" else self.args.scale
+        maker = ROOT / "benches" / "data" / f"{data}.py"
+        subprocess.run(f"{sys.executable} {maker} {size} | redis-cli -p {self.source.port} --pipe", shell=True, check=True,
+                       stdout=subprocess.DEVNULL)
+        self.source.cli("save")
+        self.dump = self.source.folder / "dump.rdb"
+        self.keys = int(self.source.cli("dbsize"))
+        self.config()
+
+    def config(self, **more):
+        keys = "\n".join(f"{key} = {value}" for key, value in more.items())
+        (self.work / "rdbkeeper.toml").write_text(f"""
+[daemon]
+state_dir = "{self.work}/state"
+spool_dir = "{self.work}/spool"
+[storage.disk]
+kind = "local"
+path = "{self.work}/archive"
+[[database]]
+name = "web"
+url = "redis://127.0.0.1:{self.source.port}/0"
+{keys}
+""")
+
+    def unload(self):
+        for server in (self.source, self.target):
+            server.end()
+            shutil.rmtree(server.folder)
+        shutil.rmtree(self.work / "archive", ignore_errors=True)
+
+    def ours(self, words):
+        return f"exec {self.keeper} -q --config {self.work}/rdbkeeper.toml {words}"
+
+    # ---- measuring
+
+    def row(self, number, what, contenders, per=None):
+        """`contenders`: name → command, or a function that gives a Run; ours first, then its peers."""
+        if self.only and number not in self.only:
+            return
+        print(f"-- {number} {what}", file=sys.stderr)
+        runs = {name: [] for name in contenders}
+        for _ in range(self.args.runs):
+            for name, command in contenders.items():
+                result = command() if callable(command) else run(command)[0]
+                runs[name].append(result)
+        medians = {name: statistics.median(r.wall for r in some) for name, some in runs.items()}
+        names = list(contenders)
+        base = medians[names[1]] if len(names) > 1 else medians[names[0]]
+        for name in names:
+            walls = sorted(r.wall for r in runs[name])
+            cells = [number, what, name, f"{medians[name]:.2f}", f"{walls[0]:.2f}–{walls[-1]:.2f}",
+                     f"{statistics.median(r.cpu for r in runs[name]):.2f}",
+                     f"{statistics.median(r.peak for r in runs[name]):.0f}", f"{medians[name] / base:.2f}",
+                     f"{self.keys / medians[name] / 1000:.0f} k/s" if per == "keys" else ""]
+            self.rows.append(cells)
+            print("   " + "  ".join(cells[2:]), file=sys.stderr)
+
+    def bgsave(self, level):
+        """From the server's "done" to the end of the command, by the times in our own log."""
+        def once():
+            command = (f"RDBKEEPER_LOG=rdbkeeper=debug {self.keeper} --log json --config {self.work}/rdbkeeper.toml "
+                       "backup now --method bgsave")
+            result, log = run(command)
+            ended = datetime.now().astimezone()
+            done = [line for line in log.splitlines() if "the server has saved" in line]
+            begun = datetime.fromisoformat(json.loads(done[-1])["timestamp"])
+            result.wall = (ended - begun).total_seconds()
+            return result
+        return once
+
+    def restored(self, command):
+        def once():
+            self.target.cli("flushall", "sync")
+            result = run(command)[0]
+            assert int(self.target.cli("dbsize")) == self.keys, self.target.cli("dbsize")
+            return result
+        return once
+
+    def latency(self, name):
+        """p99 of another client's GET, in ms, as the wall column, while a command runs (or none)."""
+        def once():
+            busy = subprocess.Popen(["bash", "-c", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if name else None
+            time.sleep(0.3)
+            out = subprocess.run(["redis-benchmark", "-p", str(self.source.port), "-c", "1", "-n", "20000", "-t", "get", "--csv"],
+                                 capture_output=True, text=True, check=True).stdout
+            if busy:
+                assert busy.poll() is None, "the command ended before the measurement"
+                busy.terminate()
+                busy.wait()
+            p99 = float(out.splitlines()[1].split(",")[6].strip('"'))
+            return Run(p99, 0, 0)
+        return once
+
+    def all(self, data):
+        d, s, t, w = self.dump, self.source.port, self.target.port, self.work
+        label = data.upper()
+        tool = os.environ.get("RDB_TOOL") or shutil.which("rdb")
+        missing = [name for name in ("zstd", "pigz", "gzip", "redis-check-rdb") if not have(name)] + ([] if tool else ["rdb"])
+        if missing:
+            print(f"   not here, left out: {', '.join(missing)}", file=sys.stderr)
+        check = {"redis-check-rdb": f"redis-check-rdb {d}"} if have("redis-check-rdb") else {}
+
+        peers = dict(check)
+        if tool:
+            peers["rdb crate, nil"] = f"{tool} --format nil {d}"
+        self.row("S1", f"{label}: read an RDB file", {"backup verify FILE": self.ours(f"backup verify {d}"), **peers})
+        peers = {"rdb crate, json": f"{tool} --format json {d} > {w}/peer.json"} if tool else {}
+        self.row("S2", f"{label}: export to JSON lines",
+                 {"backup export": self.ours(f"backup export {d} --format jsonl > {w}/out.jsonl"), **peers}, "keys")
+        for name in ("out.jsonl", "peer.json"):
+            (w / name).unlink(missing_ok=True)
+
+        rdb = f"redis-cli -p {s} --rdb"
+        replication = self.ours("backup now --method replication")
+        self.row("S3", f"{label}: dump by replication",
+                 {"backup now, zstd": replication, "redis-cli --rdb": f"{rdb} {w}/peer.rdb"})
+        for level, pipes in (("zstd:3", ("zstd -3 -T2",)), ("gzip:6", ("pigz -6", "gzip -6"))):
+            self.config(compression=f'"{level}"')
+            peers = {f"redis-cli --rdb - | {pipe}": f"{rdb} - | {pipe} > {w}/peer.out" for pipe in pipes if have(pipe.split()[0])}
+            self.row("S4", f"{label}: dump and {level}", {f"backup now, {level}": replication, **peers})
+        self.config()
+        self.row("S5", f"{label}: from BGSAVE's end to committed", {
+            "backup now, bgsave": self.bgsave("zstd:3"),
+            **({"zstd -3 -T2": f"zstd -qf -3 -T2 {d} -o {w}/peer.out"} if have("zstd") else {}), "cp": f"cp {d} {w}/peer.out"})
+        self.row("S6", f"{label}: dump by scan",
+                 {"backup now, scan": self.ours("backup now --method scan"), "bare pipeline": f"{self.bare} dump {s} 0"}, "keys")
+
+        if not self.only or self.only & {"S7", "S8"}:
+            shutil.rmtree(w / "archive", ignore_errors=True)
+            run(self.ours("backup now --method replication"))
+        if not self.only or "S7" in self.only:
+            run(f"{self.bare} restore {d} > {w}/restore.resp")
+        self.row("S7", f"{label}: restore to a live server", {
+            "restore": self.restored(self.ours(f"restore web --check none --to redis://127.0.0.1:{t}")),
+            "redis-cli --pipe": self.restored(f"redis-cli -p {t} --pipe < {w}/restore.resp")}, "keys")
+        (w / "restore.resp").unlink(missing_ok=True)
+        stored = next(iter((w / "archive").glob("web/*/dump.rdb.zst")), None)
+        if stored:
+            self.row("S8", f"{label}: verify", {
+                "backup verify": self.ours("backup verify"),
+                **({"zstd -d": f"zstd -qdc {stored} > /dev/null"} if have("zstd") else {}),
+                "sha256sum": f"sha256sum {d}", **check})
+        if data == "sess":
+            self.row("S9", f"{label}: look at all sessions",
+                     {"sessions report": self.ours("sessions report"), "SCAN alone": f"{self.bare} scan {s} 0"}, "keys")
+            self.config(max_keys_per_second=20000)
+            self.row("S10", f"{label}: another client's p99, ms", {
+                "during a scan of 20 000 keys/s": self.latency(self.ours("backup now --method scan")), "alone": self.latency(None),
+                "during sessions report": self.latency(self.ours("sessions report"))})
+            self.config()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="rdbkeeper beside its peers")
+    parser.add_argument("--data", default="sess,mix")
+    parser.add_argument("--sessions", type=int, default=1_000_000)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--markdown")
+    args = parser.parse_args()
+    bench = Bench(args)
+    try:
+        for data in args.data.split(","):
+            bench.load(data)
+            bench.all(data)
+            bench.unload()
+    finally:
+        for server in (bench.source, bench.target):
+            if server and server.process.poll() is None:
+                server.end()
+        shutil.rmtree(bench.work, ignore_errors=True)
+    head = ["", "work", "command", "median s", "least–greatest", "processor s", "peak MiB", "of the first peer", ""]
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *bench.rows]]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if args.markdown:
+        Path(args.markdown).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
