@@ -17,7 +17,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::copy::CopyArgs;
 pub use self::prune::{MarkArgs, PruneArgs};
-pub use self::restore::{Destination, Filters, OnConflict, RestoreArgs, Ttl};
+pub use self::restore::{Destination, Filters, Mode, OnConflict, RestoreArgs, Ttl};
 pub use self::sessions::{ExpireArgs, ReportArgs, SessionsCommand};
 use crate::config::{Method, Name};
 use crate::failure::{Failure, Kind};

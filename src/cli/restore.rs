@@ -17,7 +17,9 @@ use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
-use crate::restore::{self, Backup, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl};
+use crate::restore::{
+    self, Backup, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
+};
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
 use crate::server::{Address, Endpoint};
@@ -26,6 +28,7 @@ use crate::spool::Spool;
 use crate::target::Rename;
 use crate::target::file::{Existing, PendingFile};
 use crate::target::live::OnConflict;
+use crate::target::way::Mode;
 use crate::units::{HumanBytes, HumanCount};
 
 /// The backup to restore, as the journey wants it: readable as often as it is asked for.
@@ -226,6 +229,15 @@ fn request(args: &RestoreArgs) -> Result<Request, Failure> {
             args::OnConflict::Fail => OnConflict::Fail,
             args::OnConflict::Skip => OnConflict::Skip,
             args::OnConflict::Replace => OnConflict::Replace,
+        },
+        mode: match args.mode {
+            args::Mode::Auto => Mode::Auto,
+            args::Mode::Restore => Mode::Restore,
+            args::Mode::Commands => Mode::Commands,
+        },
+        loss: match args.allow_loss {
+            true => Loss::Allowed,
+            false => Loss::Refused,
         },
         ttl: match args.ttl {
             args::Ttl::Keep => Ttl::Keep,
@@ -450,6 +462,23 @@ fn outcome_text(app: &App, outcome: &Outcome) -> String {
         (outcome.skipped, "keys that were there stayed"),
         (outcome.expired, "keys were over and left out"),
         (outcome.left_out, "keys were not selected"),
+        (outcome.recoded, "keys in a layout that the target knows"),
+        (outcome.commands, "keys by plain commands"),
+        (outcome.losses.keys, "keys could not be held"),
+        (outcome.losses.metadata, "keys came without their metadata"),
+        (
+            outcome.losses.field_expiries,
+            "fields came without their expiry",
+        ),
+        (outcome.losses.elements, "elements were too large"),
+        (
+            outcome.losses.pending_entries,
+            "pending entries could not be held",
+        ),
+        (
+            outcome.losses.functions,
+            "function libraries could not be held",
+        ),
     ];
     for (count, what) in rest {
         if count > 0 {

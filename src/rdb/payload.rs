@@ -165,6 +165,11 @@ impl PayloadBuilder {
         self.0.len() + FOOTER_BYTES
     }
 
+    /// What there is of it so far: metadata, type byte, value.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Ends it with a footer of this RDB version.
     pub fn finish(mut self, rdb_version: u16) -> Vec<u8> {
         let footer = footer(&self.0, rdb_version);

@@ -1,41 +1,65 @@
 //! What is asked and done on a live target before the first key is written.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::library::Library;
 use super::plan::{LibraryFate, LibraryPlan};
-use super::survey::Library;
 use crate::failure::{Failure, Kind};
-use crate::rdb::DbIndex;
-use crate::server::{self, Code, Endpoint, Reply};
+use crate::rdb::{DbIndex, LogicalType};
+use crate::server::{self, Code, Endpoint, Reply, Wire};
+use crate::target::commands::Dialect;
 use crate::target::{Error, TargetFacts};
 use crate::units::HumanCount;
 
+/// What a plan needs the user's rights for.
+pub(super) struct Wants<'a> {
+    /// The first key that is written by RESTORE: where to, and its name there.
+    pub(super) restore: Option<(DbIndex, Vec<u8>)>,
+    /// The first key, where some are written by plain commands.
+    pub(super) commands: Option<(DbIndex, Vec<u8>)>,
+    /// The types that are.
+    pub(super) types: &'a BTreeSet<LogicalType>,
+    /// Whether there are strings among them that are put together by a script.
+    pub(super) in_pieces: bool,
+    pub(super) dialect: Dialect,
+    /// Databases that are emptied.
+    pub(super) flush: Vec<u32>,
+    /// Whether function libraries are loaded.
+    pub(super) functions: bool,
+}
+
 /// Whether this user may do what the plan says, asked without writing anything: a RESTORE and a FUNCTION LOAD whose
-/// payload can't be right are refused for that reason only where they are allowed, and a FLUSHDB is queued in a
-/// transaction that is given up (some servers ignore arguments that FLUSHDB does not have, so a wrong one is no question).
+/// payload can't be right are refused for that reason only where they are allowed; a FLUSHDB, and plain commands, are
+/// queued in a transaction that is given up (some servers ignore arguments that FLUSHDB does not have, so a wrong one is no
+/// question).
 pub(super) async fn may(
     endpoint: &Endpoint,
     facts: &TargetFacts,
-    first: Option<(DbIndex, &[u8])>,
-    databases: &[u32],
-    functions: bool,
+    wants: &Wants<'_>,
 ) -> Result<(), Error> {
     let wrap = |source| Error::target(&facts.place, source);
     let mut wire = endpoint.wire().await.map_err(wrap)?;
-    if let Some((db, key)) = first {
+    if let Some((db, key)) = &wants.restore {
         wire.call(&[b"SELECT", db.to_string().as_bytes()])
             .await
             .map_err(wrap)?;
         let asked = wire.call(&[b"RESTORE", key, b"0", b"x"]).await;
         allowed(asked).map_err(wrap)?;
     }
-    if functions {
+    if let Some((db, key)) = &wants.commands {
+        wire.call(&[b"SELECT", db.to_string().as_bytes()])
+            .await
+            .map_err(wrap)?;
+        make(&mut wire, key, wants).await.map_err(wrap)?;
+    }
+    if wants.functions {
         let asked = wire.call(&[b"FUNCTION", b"LOAD", b"x"]).await;
         allowed(asked).map_err(wrap)?;
     }
-    if databases.is_empty() {
+    if wants.flush.is_empty() {
         return Ok(());
     }
     // Who may not begin a transaction can't be asked about: the flush itself will tell, and delete nothing.
@@ -50,6 +74,61 @@ pub(super) async fn may(
         Err(error) => return Err(wrap(error)),
     }
     queued.map(drop).map_err(wrap)
+}
+
+/// Whether keys of these types may be made by plain commands. Nothing of what is queued is done.
+async fn make(wire: &mut Wire, key: &[u8], wants: &Wants<'_>) -> Result<(), server::Error> {
+    let temporary: &[u8] = b"rdbkeeper:restoring:0:0";
+    let mut words: Vec<Vec<&[u8]>> = vec![
+        vec![b"PEXPIRE", temporary, b"1"],
+        vec![b"PEXPIREAT", temporary, b"1"],
+        vec![b"PERSIST", temporary],
+        vec![b"RENAME", temporary, key],
+        vec![b"RENAMENX", temporary, key],
+    ];
+    words.push(match wants.dialect.unlink {
+        true => vec![b"UNLINK", temporary],
+        false => vec![b"DEL", temporary],
+    });
+    if wants.in_pieces {
+        words.push(vec![b"RPUSH", temporary, b""]);
+        words.push(vec![b"EVAL", b"return 1", b"1", temporary]);
+    }
+    for logical in wants.types {
+        match logical {
+            LogicalType::String => words.push(vec![b"SET", key, b""]),
+            LogicalType::List => words.push(vec![b"RPUSH", temporary, b""]),
+            LogicalType::Set => words.push(vec![b"SADD", temporary, b""]),
+            LogicalType::Zset => words.push(vec![b"ZADD", temporary, b"0", b""]),
+            LogicalType::Hash if wants.dialect.hset_many => {
+                words.push(vec![b"HSET", temporary, b"", b""]);
+            }
+            LogicalType::Hash => words.push(vec![b"HMSET", temporary, b"", b""]),
+            LogicalType::Stream => {
+                words.push(vec![b"XADD", temporary, b"1-1", b"", b""]);
+                words.push(vec![b"XGROUP", b"DESTROY", temporary, b""]);
+                words.push(vec![b"XSETID", temporary, b"1-1"]);
+                words.push(vec![b"XCLAIM", temporary, b"", b"", b"0", b"1-1"]);
+            }
+            LogicalType::Module => {}
+        }
+    }
+    wire.call(&[b"MULTI"]).await?;
+    let mut refused = Ok(());
+    for command in &words {
+        match wire.call(command).await {
+            Ok(_) => {}
+            Err(error @ server::Error::Reply { .. }) => {
+                refused = Err(error);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match wire.call(&[b"DISCARD"]).await {
+        Ok(_) | Err(server::Error::Reply { .. }) => refused,
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a command that can't succeed was refused for its argument alone.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::fit;
+use super::found::Survey;
 use super::plan::{self, Plan};
-use super::survey::Survey;
 use super::{
     Attention, Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of,
 };
@@ -48,6 +49,7 @@ pub async fn to_file<B: Backup>(
             left_out: 0,
             functions: 0,
             bytes: Some(bytes),
+            ..Outcome::default()
         });
     }
     let (plan, survey) =
@@ -86,6 +88,7 @@ pub async fn to_file<B: Backup>(
         left_out: written.left_out,
         functions: plan.functions.len() as u64,
         bytes: Some(written.bytes),
+        ..Outcome::default()
     })
 }
 
@@ -119,7 +122,7 @@ async fn survey_for_file<B: Backup>(
     route.snapshot_ms = survey.snapshot_ms;
     route.check_snapshot(jiff::Timestamp::now().as_millisecond())?;
     if let Some(into) = request.into {
-        plan::into_one(route, into, &survey.meant_databases(&request.filters))?;
+        fit::into_one(route, into, &survey.meant_databases(&request.filters))?;
     }
     let plan = Plan::of(&plan::Ingredients {
         place: target,
@@ -129,6 +132,8 @@ async fn survey_for_file<B: Backup>(
         route,
         on_conflict: request.on_conflict,
         flush: false,
+        mode: request.mode,
+        loss: request.loss,
         conflicts: None,
     });
     Ok((plan, survey))

@@ -8,8 +8,13 @@
 //! written when the plan finds that something can't be.
 
 mod before;
+mod examine;
 mod fetch;
 mod file;
+mod fit;
+mod found;
+mod judge;
+mod library;
 mod modules;
 mod plan;
 mod show;
@@ -23,15 +28,19 @@ use tokio_util::sync::CancellationToken;
 
 pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
+pub use found::{Depth, Holds, Loss, Survey, Surveyed, UnheldKeys, WayCounts};
+pub use library::Library;
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
-pub use survey::{Holds, Library, Survey, Surveyed, Surveyor, Unheld, UnheldKeys};
+pub use survey::Surveyor;
 
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
+use crate::target::commands::Dialect;
 use crate::target::facts::TargetFacts;
-use crate::target::live::{self, Conflicts, OnConflict, Settings};
+use crate::target::live::{self, Conflicts, Losses, OnConflict, Settings, Ways};
+use crate::target::way::{Abilities, May, Mode};
 use crate::target::{Error, Expiry, Rename, Route};
 
 /// A backup that can be read, as often as it is asked for.
@@ -69,6 +78,10 @@ pub struct Request {
     pub into: Option<DbIndex>,
     /// Prefixes that become others.
     pub rename: Vec<Rename>,
+    /// How values are written.
+    pub mode: Mode,
+    /// What becomes of what the target can't hold.
+    pub loss: Loss,
     /// What happens to keys that are there.
     pub on_conflict: OnConflict,
     /// Whether the target databases are emptied first.
@@ -111,7 +124,7 @@ pub struct Progress {
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// What a restore did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// The server or the file.
     pub target: String,
@@ -125,6 +138,13 @@ pub struct Outcome {
     pub left_out: u64,
     /// Function libraries loaded.
     pub functions: u64,
+    /// Keys, of those written, whose value went in a plainer layout than it had.
+    pub recoded: u64,
+    /// Keys, of those written, that were made by plain commands.
+    pub commands: u64,
+    /// What the target could not hold, and was left out.
+    #[serde(skip_serializing_if = "Losses::is_none")]
+    pub losses: Losses,
     /// The length of the file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -136,6 +156,7 @@ pub struct Prepared<B> {
     endpoint: Endpoint,
     facts: TargetFacts,
     route: Route,
+    ways: Ways,
     request: Request,
     libraries: Vec<Library>,
     plan: Plan,
@@ -164,51 +185,137 @@ pub async fn prepare<B: Backup>(
     cancel: CancellationToken,
 ) -> Result<Prepared<B>, Failure> {
     let facts = TargetFacts::of(&endpoint).await?;
-    plan::suitable(&facts)?;
-    let mut route = route_of(&request, facts.clock.now_ms());
-    let holds = Holds {
-        rdb: facts.rdb,
-        max_bulk: facts.max_bulk,
+    fit::suitable(&facts)?;
+    let mut holds = Holds {
+        abilities: Abilities {
+            mode: request.mode,
+            rdb: facts.rdb,
+            dialect: Dialect::of(&facts.info, facts.max_bulk),
+            restore: May::Yes,
+        },
         modules: facts.modules.clone(),
+        loss: request.loss,
+        depth: Depth::Needed,
     };
+    let ask = Ask {
+        backup,
+        endpoint,
+        facts,
+        request,
+        progress,
+        cancel,
+    };
+    let mut first = None;
+    loop {
+        match attempt(&ask, &holds, first.as_ref()).await? {
+            Attempt::Prepared(prepared) => return Ok(*prepared),
+            Attempt::TooShallow => holds.depth = Depth::Everything,
+            Attempt::NoRestore(failure) => {
+                holds.abilities.restore = May::No;
+                first = Some(failure);
+            }
+        }
+    }
+}
+
+/// What is to be prepared.
+struct Ask<B> {
+    backup: Arc<B>,
+    endpoint: Endpoint,
+    facts: TargetFacts,
+    request: Request,
+    progress: OnProgress,
+    cancel: CancellationToken,
+}
+
+/// What came of preparing.
+enum Attempt<B> {
+    Prepared(Box<Prepared<B>>),
+    /// Some values are too long to go as they are, and must be decoded before anything is written.
+    TooShallow,
+    /// The target does not let us RESTORE, for this reason, so that all must go by commands.
+    NoRestore(Failure),
+}
+
+/// `first`: why RESTORE is not allowed, where that is known.
+async fn attempt<B: Backup>(
+    ask: &Ask<B>,
+    holds: &Holds,
+    first: Option<&Failure>,
+) -> Result<Attempt<B>, Failure> {
+    let Ask {
+        backup,
+        endpoint,
+        facts,
+        request,
+        progress,
+        cancel,
+    } = ask;
+    let abilities = holds.abilities;
+    let mut route = route_of(request, facts.clock.now_ms());
     let now = facts.clock.now_ms();
     let survey = survey_of(
-        &backup,
+        backup,
         &route,
         Some(now),
-        Some(holds),
-        &request,
-        &progress,
-        &cancel,
+        Some(holds.clone()),
+        request,
+        progress,
+        cancel,
     )
     .await?;
+    if survey.too_shallow {
+        return Ok(Attempt::TooShallow);
+    }
     route.snapshot_ms = survey.snapshot_ms;
     route.check_snapshot(now)?;
     if let Some(into) = request.into {
-        plan::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
+        fit::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
     let targets = plan::target_databases(&survey, &route);
     let list: Vec<DbIndex> = targets.iter().copied().collect();
-    let lacking = facts.lacks(&endpoint, &list).await?;
+    let lacking = facts.lacks(endpoint, &list).await?;
     let mut ingredients = plan::Ingredients {
         place: &facts.place,
-        facts: Some(&facts),
+        facts: Some(facts),
         lacking: &lacking,
         survey: &survey,
         route: &route,
         on_conflict: request.on_conflict,
         flush: request.flush,
+        mode: request.mode,
+        loss: request.loss,
         conflicts: None,
     };
     let mut plan = Plan::of(&ingredients);
     let mut forbidden: Option<Failure> = None;
     if plan.refusal.is_none() {
-        let first = survey.first.as_ref();
-        let first = first.map(|(db, name)| (route.database(*db), name.as_slice()));
-        let flush: Vec<u32> = plan.flush.keys().copied().collect();
-        match before::may(&endpoint, &facts, first, &flush, plan.loads()).await {
+        let place = |first: &Option<(DbIndex, Vec<u8>)>| {
+            let first = first.as_ref();
+            first.map(|(db, name)| (route.database(*db), name.clone()))
+        };
+        let wants = before::Wants {
+            restore: place(&survey.first_restored),
+            commands: place(&survey.first).filter(|_| !survey.by_commands.is_empty()),
+            types: &survey.by_commands,
+            in_pieces: survey.in_pieces,
+            dialect: abilities.dialect,
+            flush: plan.flush.keys().copied().collect(),
+            functions: plan.loads(),
+        };
+        match before::may(endpoint, facts, &wants).await {
             Ok(()) => {}
-            Err(error @ Error::Forbidden { .. }) => forbidden = Some(error.into()),
+            Err(error)
+                if request.mode == Mode::Auto
+                    && abilities.restore == May::Yes
+                    && error.refuses("RESTORE") =>
+            {
+                return Ok(Attempt::NoRestore(error.into()));
+            }
+            // Who may do neither had better get the right to the better one.
+            Err(error @ Error::Forbidden { .. }) => {
+                forbidden = Some(first.cloned().unwrap_or_else(|| error.into()));
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -224,10 +331,10 @@ pub async fn prepare<B: Backup>(
         conflicts = if occupied.is_empty() {
             Conflicts::default()
         } else {
-            let settings = settings_of(&request, Stage::Looking, plan.keys, &progress, &cancel);
-            let reader = Arc::clone(&backup);
+            let settings = settings_of(request, Stage::Looking, plan.keys, progress, cancel);
+            let reader = Arc::clone(backup);
             let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
-            live::look(&endpoint, &facts, &route, occupied, &settings, read).await?
+            live::look(endpoint, facts, &route, occupied, &settings, read).await?
         };
         ingredients.conflicts = Some(&conflicts);
         plan = Plan::of(&ingredients);
@@ -236,17 +343,21 @@ pub async fn prepare<B: Backup>(
         plan.refuse(failure);
     }
     let libraries = survey.libraries;
-    Ok(Prepared {
-        backup,
-        endpoint,
-        facts,
+    Ok(Attempt::Prepared(Box::new(Prepared {
+        backup: Arc::clone(backup),
+        endpoint: endpoint.clone(),
+        facts: facts.clone(),
         route,
-        request,
+        ways: Ways {
+            abilities,
+            known: Arc::new(survey.known),
+        },
+        request: request.clone(),
         libraries,
         plan,
-        progress,
-        cancel,
-    })
+        progress: Arc::clone(progress),
+        cancel: cancel.clone(),
+    })))
 }
 
 impl<B: Backup> Prepared<B> {
@@ -302,9 +413,17 @@ impl<B: Backup> Prepared<B> {
         if let Expiry::Shift { begin_ms } = &mut route.expiry {
             *begin_ms = self.facts.clock.now_ms();
         }
-        let written = live::write(&self.endpoint, &self.facts, &route, &settings, read)
-            .await
-            .map_err(|failure| emptied.told(failure))?;
+        let written = live::write(
+            &self.endpoint,
+            &self.facts,
+            &route,
+            &self.ways,
+            &settings,
+            read,
+        )
+        .await
+        .map_err(|failure| emptied.told(failure))?;
+        let unloaded = |library: &&LibraryPlan| library.fate == LibraryFate::Unheld;
         Ok(Outcome {
             target: self.plan.target,
             keys: written.keys,
@@ -312,6 +431,12 @@ impl<B: Backup> Prepared<B> {
             expired: written.expired,
             left_out: written.left_out,
             functions,
+            recoded: written.recoded,
+            commands: written.by_commands,
+            losses: Losses {
+                functions: self.plan.functions.iter().filter(unloaded).count() as u64,
+                ..written.losses
+            },
             bytes: None,
         })
     }

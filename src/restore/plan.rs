@@ -1,90 +1,19 @@
 //! What a restore is going to do, decided from facts alone: nothing here asks a server or writes a byte.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::survey::{Library, Survey};
-use crate::failure::{Failure, Kind};
+use super::found::{Loss, Survey, WayCounts};
+use super::library::Library;
+use crate::failure::Failure;
 use crate::rdb::DbIndex;
-use crate::server::info::Role;
 use crate::target::facts::{TargetFacts, TargetLibraries};
 use crate::target::live::{Conflicts, OnConflict};
+use crate::target::way::Mode;
 use crate::target::{Expiry, Route};
 use crate::units::HumanCount;
-
-/// Refuses a target that is not to be written to: a replica, a cluster node, a server that loads.
-///
-/// # Errors
-/// [`Kind::Refused`].
-pub(super) fn suitable(facts: &TargetFacts) -> Result<(), Failure> {
-    let place = &facts.place;
-    let refused =
-        |message: String, hint: String| Err(Failure::new(Kind::Refused, message).hint(hint));
-    if facts.info.role == Role::Replica {
-        let master = match (facts.info.get("master_host"), facts.info.get("master_port")) {
-            (Some(host), Some(port)) => format!("restore to its primary, {host}:{port}"),
-            _ => "restore to its primary".to_owned(),
-        };
-        return refused(format!("{place} is a replica"), master);
-    }
-    if facts.info.cluster_enabled {
-        return refused(
-            format!("{place} is a node of a cluster"),
-            "restore to a server that is not in cluster mode".to_owned(),
-        );
-    }
-    if facts.info.loading {
-        return refused(
-            format!("{place} is loading its data"),
-            "try again when it is done".to_owned(),
-        );
-    }
-    Ok(())
-}
-
-/// Applies the `/N` of a target: every key goes into that database, if there is only one to put there.
-///
-/// # Errors
-/// [`Kind::Refused`] when the backup has several, [`Kind::Usage`] when the map says otherwise.
-pub(super) fn into_one(
-    route: &mut Route,
-    into: DbIndex,
-    found: &BTreeSet<DbIndex>,
-) -> Result<(), Failure> {
-    let targets: BTreeSet<DbIndex> = found
-        .iter()
-        .map(|db| {
-            route
-                .map
-                .get(db)
-                .copied()
-                .unwrap_or(if found.len() == 1 { into } else { *db })
-        })
-        .collect();
-    if targets.len() > 1 {
-        let list: Vec<String> = found.iter().map(DbIndex::to_string).collect();
-        return Err(Failure::new(
-            Kind::Refused,
-            format!(
-                "the target names database {into}, but the backup has the databases {}",
-                list.join(", ")
-            ),
-        )
-        .hint("choose one with --db, map each with --map, or leave the number out of the target"));
-    }
-    if let Some(target) = targets.iter().next().filter(|target| **target != into) {
-        return Err(Failure::new(
-            Kind::Usage,
-            format!("the target names database {into}, but --map says {target}"),
-        )
-        .hint("leave the number out of the target, or map to it"));
-    }
-    for db in found {
-        route.map.insert(*db, into);
-    }
-    Ok(())
-}
 
 /// What becomes of a function library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -130,35 +59,43 @@ pub struct DatabasePlan {
     pub expired: u64,
     /// Keys that the filters leave out.
     pub left_out: u64,
+    /// Keys that the target can't hold, and that are left out.
+    pub unheld: u64,
     /// Keys to write, by type.
     pub types: BTreeMap<&'static str, u64>,
     /// Keys that the target has in that database now.
     pub target_keys: u64,
 }
 
-/// Keys that the target can't hold.
+/// What the target can't hold, for one reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnheldPlan {
-    /// The type's name, `key-metadata`, `too-large` or `module`.
+    /// The type's name, `too-large` or `module`: keys as a whole. `key-metadata`, `field-expiry`, `element-too-large` or
+    /// `pending-entries`: something of them.
     pub what: &'static str,
     /// The module's name for its type, where that is what is lacking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
-    /// How many.
+    /// How many keys.
     pub keys: u64,
+    /// How many fields, elements or entries in them; 0 where it is the whole of the keys.
+    pub parts: u64,
     /// The database of the first.
     pub db: u32,
     /// The first, masked unless it may be shown.
     pub sample: String,
 }
 
-impl UnheldPlan {
-    /// What it is, for a person.
-    pub(super) fn words(&self) -> String {
-        match &self.module {
-            Some(module) => format!("{} {module}", self.what),
-            None => self.what.to_owned(),
+impl fmt::Display for UnheldPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} × {}", HumanCount(self.keys), self.what)?;
+        if let Some(module) = &self.module {
+            write!(f, " {module}")?;
         }
+        if self.parts > 0 {
+            write!(f, " ({} in all)", HumanCount(self.parts))?;
+        }
+        write!(f, ", the first {} in database {}", self.sample, self.db)
     }
 }
 
@@ -204,8 +141,16 @@ pub struct Plan {
     pub flush: BTreeMap<u32, u64>,
     /// Keys that two or more keys of the backup would become.
     pub collisions: u64,
+    /// `auto`, `restore` or `commands`; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
+    /// How many keys are written by which way; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ways: Option<WayCounts>,
     /// What the target can't hold.
     pub unheld: Vec<UnheldPlan>,
+    /// Whether what can't be held is left out, instead of nothing being written.
+    pub allow_loss: bool,
     /// What is worth knowing before it begins.
     pub warnings: Vec<String>,
     /// Why it will not be done.
@@ -226,6 +171,8 @@ pub(super) struct Ingredients<'a> {
     pub(super) route: &'a Route,
     pub(super) on_conflict: OnConflict,
     pub(super) flush: bool,
+    pub(super) mode: Mode,
+    pub(super) loss: Loss,
     pub(super) conflicts: Option<&'a Conflicts>,
 }
 
@@ -288,6 +235,7 @@ impl Plan {
                 expires: found.expires,
                 expired: found.expired,
                 left_out: found.left_out,
+                unheld: found.unheld,
                 types: found.types.clone(),
                 target_keys: keys_there(route.database(*db)),
             })
@@ -345,10 +293,14 @@ impl Plan {
                     what: found.why.name(),
                     module: found.why.module(),
                     keys: found.keys,
+                    parts: found.parts,
                     db: found.sample.0.0,
                     sample: found.sample.1.clone(),
                 })
                 .collect(),
+            allow_loss: ingredients.loss == Loss::Allowed,
+            mode: facts.map(|_| ingredients.mode.as_str()),
+            ways: facts.map(|_| survey.ways),
             warnings: Vec::new(),
             refused: None,
             refusal: None,
@@ -390,196 +342,5 @@ impl Plan {
             databases.join(" and "),
             self.target
         ))
-    }
-
-    fn warn(&mut self, ingredients: &Ingredients<'_>) {
-        let survey = ingredients.survey;
-        let mut warn = |text: String| self.warnings.push(text);
-        if self.keys == 0 {
-            warn("no key is selected".to_owned());
-        }
-        if !survey.libraries.is_empty() && !ingredients.route.filters.is_all() {
-            warn(format!(
-                "{} function libraries are left out, because only some keys are selected",
-                HumanCount(survey.libraries.len() as u64)
-            ));
-        }
-        if survey.field_expiries > 0 && ingredients.route.expiry != Expiry::Keep {
-            warn(format!(
-                "the expiries of single fields stay as they are, in {} hashes: --ttl is about keys",
-                HumanCount(survey.field_expiries)
-            ));
-        }
-        let Some(facts) = ingredients.facts else {
-            return;
-        };
-        if !survey.modules.is_empty() {
-            let names: Vec<&str> = survey.modules.iter().map(String::as_str).collect();
-            warn(format!(
-                "data of modules that belongs to no key can't be restored to a running server: {}",
-                names.join(", ")
-            ));
-        }
-        if survey.unreadable_libraries > 0 {
-            warn(format!(
-                "{} function libraries are in the form of Redis 7.0's release candidates, which no server takes",
-                HumanCount(survey.unreadable_libraries)
-            ));
-        }
-        let info = &facts.info;
-        if info.maxmemory > 0 && info.used_memory > info.maxmemory / 10 * 9 {
-            warn(format!(
-                "the target has used {} of its {} bytes of maxmemory",
-                info.used_memory, info.maxmemory
-            ));
-        }
-    }
-
-    /// Whether it may be done.
-    fn judge(&self, ingredients: &Ingredients<'_>) -> Result<(), Failure> {
-        let refuse = |message: String| Failure::new(Kind::Refused, message);
-        let place = ingredients.place;
-        if let Some((offset, what)) = ingredients.survey.opaque {
-            return Err(crate::target::Error::Opaque { offset, what }.into());
-        }
-        // A mistyped filter must not look like success.
-        if self.keys == 0 && self.left_out > 0 {
-            return Err(refuse(format!(
-                "no key of the backup is selected: the filters leave out all {}",
-                HumanCount(self.left_out)
-            ))
-            .hint("`rdbkeeper backup show` tells what it holds, by database and type; globs are quoted for the shell"));
-        }
-        if !ingredients.lacking.is_empty() {
-            let list: Vec<String> = ingredients.lacking.iter().map(DbIndex::to_string).collect();
-            return Err(
-                refuse(format!("{place} has no database {}", list.join(", "))).hint(
-                    "raise `databases` in its configuration, or put the keys elsewhere with --map",
-                ),
-            );
-        }
-        if !self.unheld.is_empty() {
-            let server = self.target_server.as_deref().unwrap_or("the target");
-            let keys: u64 = self.unheld.iter().map(|found| found.keys).sum();
-            let mut failure = refuse(format!(
-                "{place} ({server}) cannot hold {} keys",
-                HumanCount(keys)
-            ));
-            for found in &self.unheld {
-                failure = failure.cause(format!(
-                    "{} × {}, the first {} in database {}",
-                    HumanCount(found.keys),
-                    found.words(),
-                    found.sample,
-                    found.db
-                ));
-            }
-            return Err(failure.hint(
-                match self.unheld.iter().all(|found| found.module.is_some()) {
-                    true => "load the module into the target, or leave these keys out with --exclude or --type",
-                    false => "restore to a newer server, or leave these keys out with --exclude or --type",
-                },
-            ));
-        }
-        let libraries = |fate: LibraryFate| {
-            let names: Vec<&str> = self
-                .functions
-                .iter()
-                .filter(|library| library.fate == fate)
-                .map(|library| library.name.as_str())
-                .collect();
-            (!names.is_empty()).then(|| names.join(", "))
-        };
-        if let Some(names) = libraries(LibraryFate::Unheld) {
-            return Err(refuse(format!("{place} knows no functions"))
-                .cause(format!("function libraries in the backup: {names}"))
-                .hint(
-                    "restore to Redis 7.0 or newer, or restore the keys alone with --match '*'",
-                ));
-        }
-        if let (Some(_), Some(facts)) = (libraries(LibraryFate::Unseen), ingredients.facts)
-            && let TargetLibraries::Refused(reply) = &facts.libraries
-        {
-            let source = crate::server::Error::Reply {
-                command: "FUNCTION LIST".to_owned(),
-                reply: reply.clone(),
-            };
-            return Err(crate::target::Error::target(place, source).into());
-        }
-        // Whatever is done with keys of the target: of two keys of the backup one would vanish.
-        if self.collisions > 0 {
-            return Err(refuse(format!(
-                "{} keys of the backup would take the name of another one",
-                HumanCount(self.collisions)
-            ))
-            .hint("put the databases elsewhere with --map, or choose another prefix"));
-        }
-        if ingredients.on_conflict != OnConflict::Fail || ingredients.facts.is_none() {
-            return Ok(());
-        }
-        let hint = "keep the target's with --on-conflict skip, or the backup's with --on-conflict replace; --flush empties the databases first";
-        if let Some(conflicts) = self
-            .conflicts
-            .as_ref()
-            .filter(|conflicts| conflicts.keys > 0)
-        {
-            let mut failure = refuse(format!(
-                "{place} has {} of the {} keys already",
-                HumanCount(conflicts.keys),
-                HumanCount(self.keys)
-            ));
-            if !conflicts.samples.is_empty() {
-                failure = failure.cause(format!("for example {}", conflicts.samples.join(", ")));
-            }
-            return Err(failure.hint(hint));
-        }
-        if let Some(names) = libraries(LibraryFate::Conflict) {
-            return Err(refuse(format!("{place} has other function libraries of the same name"))
-                .cause(format!("they are: {names}"))
-                .hint("keep the target's with --on-conflict skip, or the backup's with --on-conflict replace"));
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn databases(list: &[u32]) -> BTreeSet<DbIndex> {
-        list.iter().copied().map(DbIndex).collect()
-    }
-
-    fn apply(map: &[(u32, u32)], into: u32, found: &[u32]) -> Result<Vec<(u32, u32)>, Kind> {
-        let mut route = Route {
-            map: map
-                .iter()
-                .map(|(from, to)| (DbIndex(*from), DbIndex(*to)))
-                .collect(),
-            ..Route::default()
-        };
-        into_one(&mut route, DbIndex(into), &databases(found)).map_err(|failure| failure.kind)?;
-        Ok(route.map.iter().map(|(from, to)| (from.0, to.0)).collect())
-    }
-
-    #[test]
-    fn a_number_in_the_target_takes_a_single_database() {
-        assert_eq!(apply(&[], 2, &[7]), Ok(vec![(7, 2)]));
-        assert_eq!(apply(&[], 2, &[]), Ok(vec![]));
-        assert_eq!(apply(&[(7, 2)], 2, &[7]), Ok(vec![(7, 2)]));
-        assert_eq!(
-            apply(&[(1, 2), (3, 2)], 2, &[1, 3]),
-            Ok(vec![(1, 2), (3, 2)])
-        );
-        // 2 stays where it is, and 1 joins it there.
-        assert_eq!(apply(&[(1, 2)], 2, &[1, 2]), Ok(vec![(1, 2), (2, 2)]));
-    }
-
-    #[test]
-    fn a_number_in_the_target_is_refused_for_several_databases_and_for_another_map() {
-        assert_eq!(apply(&[], 2, &[1, 3]), Err(Kind::Refused));
-        assert_eq!(apply(&[(1, 2)], 2, &[1, 3]), Err(Kind::Refused));
-        assert_eq!(apply(&[(1, 5)], 2, &[1]), Err(Kind::Usage));
     }
 }

@@ -43,12 +43,23 @@ impl fmt::Display for Plan {
                 (found.expires, "expire"),
                 (found.expired, "over and left out"),
                 (found.left_out, "not selected"),
+                (found.unheld, "cannot be held and left out"),
             ] {
                 if count > 0 {
                     write!(f, ", {} {what}", HumanCount(count))?;
                 }
             }
             writeln!(f)?;
+        }
+        if let Some(ways) = &self.ways {
+            for (count, what) in [
+                (ways.recoded, "in a layout that the target knows"),
+                (ways.commands, "by plain commands"),
+            ] {
+                if count > 0 {
+                    writeln!(f, "  {} keys are written {what}", HumanCount(count))?;
+                }
+            }
         }
         for library in &self.functions {
             let fate = match library.fate {
@@ -71,14 +82,7 @@ impl fmt::Display for Plan {
             )?;
         }
         for found in &self.unheld {
-            writeln!(
-                f,
-                "  cannot be held: {} × {}, the first {} in database {}",
-                HumanCount(found.keys),
-                found.words(),
-                found.sample,
-                found.db
-            )?;
+            writeln!(f, "  cannot be held: {found}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "  note: {warning}")?;

@@ -1,29 +1,26 @@
 //! The first reading of a backup: everything that a plan needs to know of it, and proof that it is whole.
 //!
 //! Memory is small whatever the backup holds, with one exception: where two keys could come to have one name (databases
-//! that are merged, prefixes that are renamed) 16 bytes are kept for each key that this could happen to.
+//! that are merged, prefixes that are renamed) 16 bytes are kept for each key that this could happen to. Of a stream that
+//! is written by commands the pending entries are kept that are in it no more.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
+use super::examine::{Examined, Examiner};
+use super::found::{Depth, Holds, Loss, Survey, UnheldKeys, WayCounts};
+use super::library::Library;
 use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
-use crate::rdb::payload::{FOOTER_BYTES, footer_version_for};
-use crate::rdb::{
-    Damage, DbIndex, Event, Family, FileVersion, Handler, KeyHead, LogicalType, ModuleId,
-    StringRef, Unknown, ValueType, length,
-};
-use crate::selection::{Filters, KeyNames, shown};
+use crate::rdb::payload::FOOTER_BYTES;
+use crate::rdb::value::DecodeError;
+use crate::rdb::{DbIndex, Event, Handler, KeyHead, LogicalType, ModuleId, ValueType, length};
+use crate::selection::{KeyNames, shown};
+use crate::target::live::Known;
+use crate::target::way::{Unheld, Way, has_field_expiries};
 use crate::target::{Error, Fate, Route};
 use crate::units::HumanBytes;
-
-/// The first RDB version of Redis that knows key metadata.
-const METADATA_SINCE: u16 = 13;
-
-/// Hashes whose fields expire, in either family.
-const FIELD_EXPIRY_TYPES: std::ops::RangeInclusive<u8> = 22..=25;
 
 /// The most bytes of source that the function libraries of a backup may have, all together. Real ones have a few KiB.
 const MAX_LIBRARY_BYTES: u64 = 64 << 20;
@@ -33,166 +30,6 @@ const LIBRARY_COST: u64 = 128;
 
 /// So many different reasons why keys can't be held are told apart; modules beyond them are counted together.
 const MANY_REASONS: usize = 64;
-
-/// What a live target can hold.
-#[derive(Clone, Debug)]
-pub struct Holds {
-    /// Its family and RDB version.
-    pub rdb: FileVersion,
-    /// The longest argument that it takes, in bytes.
-    pub max_bulk: u64,
-    /// The names of its modules, in small letters; `None` when that is not known.
-    pub modules: Option<BTreeSet<String>>,
-}
-
-/// Why a key can't be held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unheld {
-    /// The target does not know the type.
-    Type(ValueType),
-    /// The target does not know key metadata.
-    Metadata,
-    /// The value is longer than the target takes at once.
-    Size,
-    /// No module of the target knows the value; without the version of its encoding.
-    Module(ModuleId),
-}
-
-impl Unheld {
-    /// A word: the type's name, `key-metadata`, `too-large`, `module`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Unheld::Type(value_type) => value_type.name(),
-            Unheld::Metadata => "key-metadata",
-            Unheld::Size => "too-large",
-            Unheld::Module(_) => "module",
-        }
-    }
-
-    /// The module's name for its type.
-    pub fn module(self) -> Option<String> {
-        match self {
-            Unheld::Module(id) => Some(id.name()),
-            _ => None,
-        }
-    }
-}
-
-/// Keys that can't be held for one reason.
-#[derive(Clone, Debug)]
-pub struct UnheldKeys {
-    /// Why.
-    pub why: Unheld,
-    /// How many.
-    pub keys: u64,
-    /// The first: its database in the backup, and its name, masked unless it may be shown.
-    pub sample: (DbIndex, String),
-}
-
-/// One database of a backup, as the route sees it.
-#[derive(Clone, Debug, Default)]
-pub struct Surveyed {
-    /// Keys that will be written.
-    pub keys: u64,
-    /// Those of them that will expire.
-    pub expires: u64,
-    /// Keys that are over.
-    pub expired: u64,
-    /// Keys that the filters leave out.
-    pub left_out: u64,
-    /// Keys that will be written, by what they are to their user.
-    pub types: BTreeMap<&'static str, u64>,
-}
-
-/// A function library in a backup.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Library {
-    /// Its name, from its first line.
-    pub name: String,
-    /// Its source as it stands in the file: compressed, it may be a hundredth of itself.
-    packed: Vec<u8>,
-}
-
-impl Library {
-    fn new(code: &StringRef<'_>) -> Result<Library, Error> {
-        let text = code.decode().map_err(Error::KeyName)?;
-        Ok(Library {
-            name: library_name(&text).unwrap_or_else(|| "?".to_owned()),
-            packed: code.raw().to_vec(),
-        })
-    }
-
-    /// Its source.
-    ///
-    /// # Errors
-    /// It is damaged; not so when it was surveyed.
-    pub fn code(&self) -> Result<Cow<'_, [u8]>, Error> {
-        match StringRef::parse(&self.packed) {
-            Ok(Some(code)) => code.decode().map_err(Error::KeyName),
-            Ok(None) => Err(Error::KeyName(Damage::Lzf)),
-            Err(damage) => Err(Error::KeyName(damage)),
-        }
-    }
-}
-
-impl std::fmt::Debug for Library {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Library({}, {} bytes)", self.name, self.packed.len())
-    }
-}
-
-/// What a backup holds.
-pub struct Survey {
-    /// The header's version.
-    pub version: Option<FileVersion>,
-    /// By the database in the backup.
-    pub databases: BTreeMap<DbIndex, Surveyed>,
-    /// What the target can't hold.
-    pub unheld: Vec<UnheldKeys>,
-    /// Function libraries.
-    pub libraries: Vec<Library>,
-    /// Function libraries in a form that no released server takes.
-    pub unreadable_libraries: u64,
-    /// Modules that have data of their own in the backup, which belongs to no key.
-    pub modules: BTreeSet<String>,
-    /// From where on nothing can be read.
-    pub opaque: Option<(u64, Unknown)>,
-    /// Hashes that will be written and whose fields have expiries of their own.
-    pub field_expiries: u64,
-    /// Keys whose name on the target another key has too.
-    pub collisions: u64,
-    /// When the backup was taken, Unix time in milliseconds.
-    pub snapshot_ms: Option<i64>,
-    /// The first key that will be written: its database in the backup, and its name on the target.
-    pub first: Option<(DbIndex, Vec<u8>)>,
-}
-
-impl std::fmt::Debug for Survey {
-    /// Without the names of keys.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Survey")
-            .field("databases", &self.databases)
-            .field("unheld", &self.unheld)
-            .field("libraries", &self.libraries)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Survey {
-    /// Keys that will be written.
-    pub fn keys(&self) -> u64 {
-        self.databases.values().map(|found| found.keys).sum()
-    }
-
-    /// The databases in the backup that are meant, whatever else the filters leave of their keys.
-    pub fn meant_databases(&self, filters: &Filters) -> BTreeSet<DbIndex> {
-        self.databases
-            .keys()
-            .copied()
-            .filter(|db| filters.takes_database(*db))
-            .collect()
-    }
-}
 
 /// The handler that makes a [`Survey`].
 pub struct Surveyor {
@@ -208,12 +45,22 @@ pub struct Surveyor {
     seen: u64,
     library_bytes: u64,
     current: Option<Current>,
+    examiner: Option<Examiner>,
     name: Vec<u8>,
+    /// The room of a key's name, used again.
+    sample: Vec<u8>,
 }
 
 struct Current {
     from: DbIndex,
     sample: Vec<u8>,
+    /// Its number in the file.
+    number: u64,
+    value_type: ValueType,
+    expires: bool,
+    way: Way,
+    /// Whether it is decoded.
+    examined: bool,
     payload_bytes: u64,
     /// The beginning of a module's value, until it has told whose it is.
     module: Option<Vec<u8>>,
@@ -230,11 +77,20 @@ impl Surveyor {
         progress: Box<dyn Fn(u64) + Send>,
     ) -> Surveyor {
         let merged = merged(&route);
+        let examiner = holds.as_ref().map(|holds| {
+            let max_bulk = holds.abilities.dialect.max_bulk;
+            Examiner::new(now_ms.unwrap_or(i64::MIN), max_bulk)
+        });
         Surveyor {
             survey: Survey {
                 version: None,
                 databases: BTreeMap::new(),
                 unheld: Vec::new(),
+                ways: WayCounts::default(),
+                by_commands: BTreeSet::new(),
+                in_pieces: false,
+                known: Known::default(),
+                too_shallow: false,
                 libraries: Vec::new(),
                 unreadable_libraries: 0,
                 modules: BTreeSet::new(),
@@ -243,6 +99,7 @@ impl Surveyor {
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
                 first: None,
+                first_restored: None,
             },
             route,
             now_ms,
@@ -255,7 +112,9 @@ impl Surveyor {
             seen: 0,
             library_bytes: 0,
             current: None,
+            examiner,
             name: Vec::new(),
+            sample: Vec::new(),
         }
     }
 
@@ -285,7 +144,7 @@ impl Surveyor {
             Fate::Written { db, expire_at_ms } => {
                 found.keys += 1;
                 found.expires += u64::from(expire_at_ms.is_some());
-                if FIELD_EXPIRY_TYPES.contains(&head.value_type.code()) {
+                if has_field_expiries(head.value_type) {
                     self.survey.field_expiries += 1;
                 }
                 *found
@@ -298,7 +157,7 @@ impl Surveyor {
                     self.survey.first = Some((head.db, name));
                 }
                 self.collide(head.db, db, &key);
-                self.hold(head, &key);
+                self.hold(head, &key, expire_at_ms.is_some());
             }
         }
         Ok(())
@@ -324,85 +183,187 @@ impl Surveyor {
         self.name = name;
     }
 
-    fn hold(&mut self, head: &KeyHead<'_>, key: &[u8]) {
+    fn hold(&mut self, head: &KeyHead<'_>, key: &[u8], expires: bool) {
         let Some(holds) = &self.holds else {
             return;
         };
-        let rdb = holds.rdb;
-        let asks = holds.modules.is_some() && head.value_type.logical() == LogicalType::Module;
-        if footer_version_for(head.value_type, rdb.family, rdb.number).is_none() {
-            self.unheld(Unheld::Type(head.value_type), head.db, key);
-        } else if !head.meta.is_empty() && !knows_metadata(rdb) {
-            self.unheld(Unheld::Metadata, head.db, key);
-        } else {
-            let mut sample = self
-                .current
-                .take()
-                .map(|current| current.sample)
-                .unwrap_or_default();
-            sample.clear();
-            sample.extend_from_slice(key);
-            self.current = Some(Current {
-                from: head.db,
-                sample,
-                payload_bytes: (head.meta.len() + 1 + FOOTER_BYTES) as u64,
-                module: asks.then(Vec::new),
-            });
-            return;
+        let way = holds.abilities.way(head.value_type);
+        let is_module = head.value_type.logical() == LogicalType::Module;
+        let loses_metadata = holds.abilities.loses_metadata(head, way);
+        let mut sample = std::mem::take(&mut self.sample);
+        sample.clear();
+        sample.extend_from_slice(key);
+        let current = Current {
+            from: head.db,
+            sample,
+            number: self.seen,
+            value_type: head.value_type,
+            expires,
+            way,
+            examined: !is_module && (way != Way::AsIs || holds.depth == Depth::Everything),
+            payload_bytes: (head.meta.len() + 1 + FOOTER_BYTES) as u64,
+            module: (is_module && holds.modules.is_some()).then(Vec::new),
+        };
+        if let Way::Never(why) = way {
+            return self.lose(current, why);
         }
-        self.current = None;
+        if loses_metadata {
+            self.unheld(Unheld::Metadata, &current, 0);
+        }
+        if current.examined
+            && let Some(examiner) = &mut self.examiner
+        {
+            examiner.start(head.value_type);
+        }
+        self.current = Some(current);
     }
 
-    fn unheld(&mut self, why: Unheld, db: DbIndex, key: &[u8]) {
+    /// The key as a whole can't be held.
+    fn lose(&mut self, current: Current, why: Unheld) {
+        self.unheld(why, &current, 0);
+        if self.holds.as_ref().map(|holds| holds.loss) != Some(Loss::Allowed) {
+            return;
+        }
+        self.survey.known.lost.insert(current.number);
+        let found = self.survey.databases.entry(current.from).or_default();
+        found.keys = found.keys.saturating_sub(1);
+        found.expires = found.expires.saturating_sub(u64::from(current.expires));
+        found.unheld += 1;
+        let logical = current.value_type.logical().as_str();
+        if let Some(keys) = found.types.get_mut(logical) {
+            *keys = keys.saturating_sub(1);
+        }
+        found.types.retain(|_, keys| *keys > 0);
+    }
+
+    /// Notes what can't be held of a key: the whole of it, or so many things in it.
+    fn unheld(&mut self, why: Unheld, current: &Current, parts: u64) {
         let many = self.survey.unheld.len() >= MANY_REASONS;
         let same = |found: Unheld| {
             found == why || (many && matches!((found, why), (Unheld::Module(_), Unheld::Module(_))))
         };
         match self.survey.unheld.iter_mut().find(|found| same(found.why)) {
-            Some(found) => found.keys += 1,
+            Some(found) => {
+                found.keys += 1;
+                found.parts += parts;
+            }
             None => self.survey.unheld.push(UnheldKeys {
                 why,
                 keys: 1,
-                sample: (db, shown(key, self.names)),
+                parts,
+                sample: (current.from, shown(&current.sample, self.names)),
             }),
         }
     }
 
-    fn value(&mut self, bytes: &[u8]) {
+    fn value(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let Some(current) = &mut self.current else {
-            return;
+            return Ok(());
         };
         current.payload_bytes += bytes.len() as u64;
+        if current.examined
+            && let Some(examiner) = &mut self.examiner
+        {
+            let pushed = examiner.push(bytes);
+            return pushed.map_err(|source| damaged(current, source, self.names));
+        }
         let Some(begin) = &mut current.module else {
-            return;
+            return Ok(());
         };
         // A length of up to nine bytes, which may come in pieces.
         begin.extend_from_slice(&bytes[..bytes.len().min(9)]);
         let Ok(Some((id, _))) = length::decode(begin) else {
-            return;
+            return Ok(());
         };
         current.module = None;
         let id = ModuleId(id & !1023);
         let known = self.holds.as_ref().and_then(|holds| holds.modules.as_ref());
-        if known.is_some_and(|modules| !modules::may_know(modules, &id.name())) {
-            let (from, sample) = (current.from, std::mem::take(&mut current.sample));
-            self.current = None;
-            self.unheld(Unheld::Module(id), from, &sample);
+        if known.is_some_and(|modules| !modules::may_know(modules, &id.name()))
+            && let Some(current) = self.current.take()
+        {
+            self.lose(current, Unheld::Module(id));
         }
+        Ok(())
     }
 
-    fn value_end(&mut self) {
-        if let (Some(current), Some(holds)) = (&mut self.current, &self.holds) {
-            if current.payload_bytes > holds.max_bulk {
-                let (from, sample) = (current.from, std::mem::take(&mut current.sample));
-                self.unheld(Unheld::Size, from, &sample);
+    fn value_end(&mut self) -> Result<(), Failure> {
+        let Some(mut current) = self.current.take() else {
+            return Ok(());
+        };
+        let (Some(holds), Some(examiner)) = (&self.holds, &mut self.examiner) else {
+            return Ok(());
+        };
+        let abilities = holds.abilities;
+        let examined = match current.examined {
+            true => examiner
+                .finish()
+                .map_err(|source| damaged(&current, source, self.names))?,
+            false => (Examined::default(), Vec::new(), 0),
+        };
+        let (found, ghosts, more) = examined;
+        let logical = current.value_type.logical();
+        let bytes = match current.way {
+            Way::Recoded(_) => current.payload_bytes.max(found.plain_bytes),
+            _ => current.payload_bytes,
+        };
+        if current.way == Way::AsIs && bytes > abilities.dialect.max_bulk {
+            if !abilities.overflows(bytes) || logical == LogicalType::Module {
+                self.lose(current, Unheld::Size);
+                return Ok(());
             }
-            // What comes before the next key that can be held is not counted for this one.
-            if let Some(current) = &mut self.current {
-                current.payload_bytes = 0;
-            }
+            self.survey.too_shallow |= !current.examined;
         }
+        if abilities.overflows(bytes) {
+            current.way = Way::Commands;
+        }
+        let restored = match current.way {
+            Way::AsIs | Way::Never(_) => {
+                self.survey.ways.as_is += 1;
+                true
+            }
+            Way::Recoded(_) => {
+                self.survey.ways.recoded += 1;
+                true
+            }
+            Way::Commands => {
+                self.survey.ways.commands += 1;
+                self.survey.by_commands.insert(logical);
+                self.survey.in_pieces |= logical == LogicalType::String
+                    && found.plain_bytes > abilities.dialect.max_bulk;
+                false
+            }
+        };
+        if restored && self.survey.first_restored.is_none() {
+            let mut name = Vec::new();
+            self.route.name(&current.sample, &mut name);
+            self.survey.first_restored = Some((current.from, name));
+        }
+        if current.way == Way::Commands && !ghosts.is_empty() {
+            self.survey.known.ghosts.insert(current.number, ghosts);
+        }
+        if found.expiring > 0 && abilities.loses_field_expiries(current.way) {
+            self.unheld(Unheld::FieldExpiry, &current, found.expiring);
+        }
+        if found.too_large > 0 && current.way == Way::Commands {
+            self.unheld(Unheld::Element, &current, found.too_large);
+        }
+        let more = if current.way == Way::Commands {
+            more
+        } else {
+            0
+        };
+        if found.unowned + more > 0 && current.way != Way::AsIs {
+            self.unheld(Unheld::Pending, &current, found.unowned + more);
+        }
+        self.sample = current.sample;
+        Ok(())
     }
+}
+
+fn damaged(current: &Current, source: DecodeError, names: KeyNames) -> Failure {
+    let key = shown(&current.sample, names);
+    let db = current.from.0;
+    Error::Value { key, db, source }.into()
 }
 
 impl Handler for Surveyor {
@@ -416,8 +377,8 @@ impl Handler for Surveyor {
             Event::Header { version, .. } => self.survey.version = Some(version),
             Event::Aux { key, value, .. } => self.route.learn(&key, &value),
             Event::Key(head) => self.key(&head)?,
-            Event::Value(bytes) => self.value(bytes),
-            Event::ValueEnd => self.value_end(),
+            Event::Value(bytes) => self.value(bytes)?,
+            Event::ValueEnd => self.value_end()?,
             Event::Function { code, .. } => {
                 // Judged by what it announces, before any of it is inflated.
                 let bytes = code.decoded_len().saturating_add(LIBRARY_COST);
@@ -446,10 +407,6 @@ pub(super) fn stopped() -> Failure {
     Failure::new(Kind::Interrupted, "stopped before anything was written")
 }
 
-fn knows_metadata(rdb: FileVersion) -> bool {
-    rdb.family == Family::Redis && rdb.number >= METADATA_SINCE
-}
-
 /// The databases whose keys meet those of another database on the target.
 ///
 /// Any database may be in the backup: one that is not mapped meets those that are mapped to its number.
@@ -472,31 +429,10 @@ fn merged(route: &Route) -> BTreeSet<DbIndex> {
         .collect()
 }
 
-/// The name in a library's first line: `#!lua name=mylib`.
-pub(super) fn library_name(code: &[u8]) -> Option<String> {
-    let line = code.split(|byte| *byte == b'\n').next()?;
-    let line = std::str::from_utf8(line).ok()?.strip_prefix("#!")?;
-    line.split_whitespace()
-        .find_map(|word| word.strip_prefix("name="))
-        .map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_library_is_named_by_its_first_line() {
-        assert_eq!(
-            library_name(b"#!lua name=lib\nreturn 1").as_deref(),
-            Some("lib")
-        );
-        assert_eq!(
-            library_name(b"#!lua  flags=x name=a_b \n").as_deref(),
-            Some("a_b")
-        );
-        assert_eq!(library_name(b"return 1"), None);
-    }
+    use crate::selection::Filters;
 
     #[test]
     fn databases_that_meet_are_found() {

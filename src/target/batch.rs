@@ -15,7 +15,7 @@ const FULL_BYTES: usize = 128 << 10;
 const FULL_COMMANDS: usize = 1024;
 
 /// A payload from this size on travels beside its batch.
-const LARGE: usize = 256 << 10;
+pub(crate) const LARGE: usize = 256 << 10;
 
 /// What a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,35 @@ pub(crate) enum Asked {
     Select,
     /// EXISTS.
     Exists,
-    /// RESTORE.
+    /// RESTORE of a payload as it was.
     Restore,
+    /// RESTORE of a payload in a plainer layout.
+    Recoded,
+    /// SET, which makes a whole key.
+    Set,
+    /// One of several commands that make a key: which.
+    Step(u64),
+    /// The last of them before the key gets its name.
+    Ready(u64),
+    /// What is left of a key that went wrong is removed.
+    Removed(u64),
+    /// The transaction that gives a key its name.
+    Named(u64),
+}
+
+impl Asked {
+    /// Whether a key is dealt with by the answer.
+    fn is_key(self) -> bool {
+        match self {
+            Asked::Exists
+            | Asked::Restore
+            | Asked::Recoded
+            | Asked::Set
+            | Asked::Removed(_)
+            | Asked::Named(_) => true,
+            Asked::Select | Asked::Step(_) | Asked::Ready(_) => false,
+        }
+    }
 }
 
 /// A reply that will come.
@@ -62,7 +89,7 @@ impl Batch {
     pub(crate) fn keys(&self) -> usize {
         self.expected
             .iter()
-            .filter(|expected| expected.asked != Asked::Select)
+            .filter(|expected| expected.asked.is_key())
             .count()
     }
 
@@ -121,6 +148,7 @@ impl Builder {
     /// RESTORE. Leaves `payload` empty. Returns a batch when the payload is too large to be copied into one.
     pub(crate) fn restore(
         &mut self,
+        asked: Asked,
         db: u32,
         key: &[u8],
         ttl: i64,
@@ -135,7 +163,7 @@ impl Builder {
         self.argument(b"RESTORE");
         let place = self.argument(key);
         self.number(ttl);
-        self.expect(Asked::Restore, db, place);
+        self.expect(asked, db, place);
         if payload.len() < LARGE {
             self.argument(payload);
             payload.clear();
@@ -150,6 +178,42 @@ impl Builder {
         Some(Batch {
             bytes,
             beside: vec![payload, self.bytes.split().freeze()],
+            expected: std::mem::take(&mut self.expected),
+            room: None,
+        })
+    }
+
+    /// Any command; its second argument is the key, where it has one. Returns a batch when one of its arguments is too
+    /// large to be copied into one.
+    pub(crate) fn command(&mut self, db: u32, words: &[&[u8]], asked: Asked) -> Option<Batch> {
+        self.select(db);
+        self.array(words.len());
+        let mut key = 0..0;
+        let mut before: Option<Bytes> = None;
+        let mut beside = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            if word.len() >= LARGE && at > 1 {
+                self.head(b'$', word.len() as u64);
+                let head = self.bytes.split().freeze();
+                match before {
+                    None => before = Some(head),
+                    Some(_) => beside.push(head),
+                }
+                beside.push(Bytes::copy_from_slice(word));
+                self.bytes.extend_from_slice(b"\r\n");
+                continue;
+            }
+            let place = self.argument(word);
+            if at == 1 {
+                key = place;
+            }
+        }
+        self.expect(asked, db, key);
+        let before = before?;
+        beside.push(self.bytes.split().freeze());
+        Some(Batch {
+            bytes: before,
+            beside,
             expected: std::mem::take(&mut self.expected),
             room: None,
         })
@@ -287,7 +351,7 @@ mod tests {
         };
         assert!(
             builder
-                .restore(3, b"k", 17, &mut b"PAY".to_vec(), &options)
+                .restore(Asked::Restore, 3, b"k", 17, &mut b"PAY".to_vec(), &options)
                 .is_none()
         );
         builder.exists(3, b"other");
@@ -309,7 +373,14 @@ mod tests {
         builder.exists(0, b"first");
         let mut payload = vec![7; LARGE];
         let batch = builder
-            .restore(0, b"big", 0, &mut payload, &Options::default())
+            .restore(
+                Asked::Restore,
+                0,
+                b"big",
+                0,
+                &mut payload,
+                &Options::default(),
+            )
             .unwrap();
         assert!(payload.is_empty());
         let sent = bytes(&batch);
@@ -319,6 +390,28 @@ mod tests {
         let kept = batch.without_payloads();
         assert_eq!(kept.key(&kept.expected[2]), b"big");
         assert!(bytes(&kept).len() < 200);
+    }
+
+    #[test]
+    fn a_command_with_a_large_argument_is_whole_and_the_next_goes_into_another_batch() {
+        let mut builder = Builder::new(1000);
+        let large = vec![b'x'; LARGE];
+        let words: [&[u8]; 4] = [b"RPUSH", b"key", &large, b"small"];
+        let batch = builder.command(0, &words, Asked::Step(1)).unwrap();
+        let sent = bytes(&batch);
+        let (head, tail) = (&sent[..80], &sent[sent.len() - 20..]);
+        assert!(head.starts_with(
+            b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*4\r\n$5\r\nRPUSH\r\n$3\r\nkey\r\n$262144\r\nx"
+        ));
+        assert!(tail.ends_with(b"xx\r\n$5\r\nsmall\r\n"));
+        assert_eq!(batch.key(&batch.expected[1]), b"key");
+        assert_eq!(batch.keys(), 0);
+        assert!(
+            builder
+                .command(0, &[b"DEL", b"key"], Asked::Removed(1))
+                .is_none()
+        );
+        assert_eq!(builder.rest().unwrap().keys(), 1);
     }
 
     #[test]

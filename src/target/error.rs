@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use crate::failure::{Failure, Kind};
+use crate::rdb::value::DecodeError;
 use crate::rdb::{Damage, Unknown};
 use crate::server::{self, Code, ServerError};
 use crate::units::{HumanBytes, HumanCount};
 
 /// What to give to a user that may not restore.
 const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
+
+/// The same for plain commands.
+const RIGHTS_OF_COMMANDS: &str = "by plain commands a restore needs +multi +exec +pexpire +pexpireat +persist +rename +renamenx +unlink +del, the commands of the types (+set; +rpush; +sadd; +zadd; +hset +hpexpireat; +xadd +xgroup +xclaim +xsetid +xtrim +xdel +xreadgroup) and the keys ~rdbkeeper:restoring:*";
 
 /// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,17 @@ pub enum Error {
         /// What it said.
         #[source]
         reply: Box<ServerError>,
+    },
+    /// A value can't be decoded.
+    #[error("the value of {key} in database {db} of the backup is damaged")]
+    Value {
+        /// The key.
+        key: String,
+        /// Its database.
+        db: u32,
+        /// What is wrong.
+        #[source]
+        source: DecodeError,
     },
     /// A key's name is damaged: compressed, and does not inflate.
     #[error("a key's name in the backup is damaged: {0}")]
@@ -189,9 +204,27 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the server does not let this user, or nobody, run this command.
+    pub(crate) fn refuses(&self, wanted: &str) -> bool {
+        match self {
+            Error::Forbidden { command, .. } => command == wanted,
+            // What may be is asked with a command whose arguments are wrong: any other answer would be to those.
+            Error::Target { source, .. } => {
+                matches!(source.as_ref(), server::Error::Reply { command, reply }
+                    if command == wanted && reply.code == Code::Err)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (kind, hint): (Kind, Option<&str>) = match &error {
+            Error::Forbidden { command, .. } if is_plain(command) => {
+                (Kind::Forbidden, Some(RIGHTS_OF_COMMANDS))
+            }
             Error::Forbidden { .. } => (Kind::Forbidden, Some(RIGHTS)),
             Error::Function { source, .. } if source.code() == Some(&Code::NoPerm) => {
                 (Kind::Forbidden, Some(RIGHTS))
@@ -205,7 +238,9 @@ impl From<Error> for Failure {
                 let hint = "restore again with --on-conflict replace once the server is back: what is there already is written once more";
                 return with_causes(kind, Some(hint.to_owned()), &error);
             }
-            Error::KeyName(_) => (Kind::Damaged, Some("use another copy or another backup")),
+            Error::KeyName(_) | Error::Value { .. } => {
+                (Kind::Damaged, Some("use another copy or another backup"))
+            }
             Error::Opaque { .. } => (
                 Kind::Refused,
                 Some(
@@ -276,6 +311,15 @@ impl From<Error> for Failure {
         let hint = hint.map(str::to_owned);
         with_causes(kind, hint, &error)
     }
+}
+
+/// Whether a command is one of those that only a restore by plain commands needs.
+fn is_plain(command: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "RESTORE", "FUNCTION", "FLUSHDB", "SELECT", "EXISTS", "INFO", "PING", "TIME",
+    ];
+    let word = command.split(' ').next().unwrap_or_default();
+    !OTHERS.contains(&word)
 }
 
 fn kind_and_hint(source: &server::Error) -> (Kind, Option<String>) {

@@ -79,6 +79,19 @@ pub struct RestoreArgs {
         help_heading = SAFETY
     )]
     pub on_conflict: OnConflict,
+    /// How values are written
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value_t,
+        conflicts_with = "to_file",
+        help_heading = CHANGES
+    )]
+    pub mode: Mode,
+    /// Go on although the target cannot hold everything, and leave that out
+    #[arg(long, conflicts_with = "to_file", help_heading = SAFETY)]
+    pub allow_loss: bool,
     /// Empty the target databases first; asks, unless --yes
     #[arg(long, conflicts_with = "to_file", help_heading = SAFETY)]
     pub flush: bool,
@@ -146,6 +159,18 @@ pub enum OnConflict {
     Skip,
     /// Put the backup's in its place
     Replace,
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// As they are where the target knows their layout, else in an older one, else by plain commands
+    #[default]
+    Auto,
+    /// By RESTORE, as they are or not at all
+    Restore,
+    /// By plain commands (SET, RPUSH, HSET, XADD…), each key whole or not at all
+    Commands,
 }
 
 /// What becomes of expiries.

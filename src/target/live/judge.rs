@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::super::batch::Asked;
 use super::super::pump::{End, Judge};
 use super::super::{Error, TargetFacts};
+use super::making::Making;
 use super::{Conflicts, OnConflict, Settings, Written};
 use crate::selection::shown;
 use crate::server::{self, Code, Reply, ServerError};
@@ -53,10 +54,11 @@ impl Judge for Look<'_> {
     }
 }
 
-/// Counts the answers to RESTORE, and decides which of them ends the run.
+/// Counts the answers to what makes keys, and decides which of them ends the run.
 pub(super) struct Tally<'a> {
     facts: &'a TargetFacts,
     settings: &'a Settings,
+    making: &'a Making,
     pub(super) written: Written,
     failed: u64,
     answered: u64,
@@ -72,10 +74,15 @@ enum Fatal {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(facts: &'a TargetFacts, settings: &'a Settings) -> Tally<'a> {
+    pub(super) fn new(
+        facts: &'a TargetFacts,
+        settings: &'a Settings,
+        making: &'a Making,
+    ) -> Tally<'a> {
         Tally {
             facts,
             settings,
+            making,
             written: Written::default(),
             failed: 0,
             answered: 0,
@@ -161,26 +168,119 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Judge for Tally<'_> {
-    fn judge(&mut self, asked: Asked, db: u32, key: &[u8], reply: Reply) -> ControlFlow<()> {
-        let error = reply.as_error();
-        if asked != Asked::Restore {
-            return match error {
-                // Without its database no key may follow.
-                Some(reply) => {
-                    self.fatal.get_or_insert(Fatal::Refused(reply));
-                    ControlFlow::Break(())
-                }
-                None => ControlFlow::Continue(()),
-            };
-        }
+impl Tally<'_> {
+    /// One more key is dealt with.
+    fn count(&mut self) {
         self.answered += 1;
         if self.answered.is_multiple_of(1024) {
             (self.settings.progress)(self.answered);
         }
-        match error {
+    }
+
+    /// One of the commands that make a key was answered.
+    fn step(&mut self, number: u64, reply: &Reply) -> ControlFlow<()> {
+        let refused = match reply {
+            Reply::Array(Some(parts)) => parts.iter().find_map(Reply::as_error),
+            reply => reply.as_error(),
+        };
+        match refused {
+            None => ControlFlow::Continue(()),
+            Some(refused) => self.broke(number, refused),
+        }
+    }
+
+    /// A key went wrong; only the first that is said of it counts.
+    fn broke(&mut self, number: u64, refused: ServerError) -> ControlFlow<()> {
+        let Some(half) = self.making.half(number) else {
+            return ControlFlow::Continue(());
+        };
+        if !self.making.broke(number) {
+            return ControlFlow::Continue(());
+        }
+        self.refused(half.db, &half.name, refused)
+    }
+
+    /// A key got its name, or did not.
+    fn named(&mut self, number: u64, reply: Reply) -> ControlFlow<()> {
+        self.count();
+        let parts = match reply {
+            Reply::Array(Some(parts)) => parts,
+            // `EXECABORT`: one of its commands was refused before.
+            reply => {
+                return match reply.as_error() {
+                    Some(refused) => self.broke(number, refused),
+                    None => self.broke(
+                        number,
+                        ServerError::parse(b"ERR the transaction was given up"),
+                    ),
+                };
+            }
+        };
+        if let Some(refused) = parts.iter().find_map(Reply::as_error) {
+            return self.broke(number, refused);
+        }
+        // RENAME is the last, RENAMENX the last but one: what it did not rename is removed.
+        let renamed = match self.settings.on_conflict {
+            OnConflict::Replace => true,
+            OnConflict::Fail | OnConflict::Skip => {
+                parts.iter().rev().nth(1).and_then(Reply::as_int) != Some(0)
+            }
+        };
+        let flow = match renamed {
+            true => {
+                self.written.keys += 1;
+                self.written.by_commands += 1;
+                ControlFlow::Continue(())
+            }
+            false => self.broke(number, there_already()),
+        };
+        self.making.ended(number);
+        flow
+    }
+}
+
+fn there_already() -> ServerError {
+    ServerError::parse(b"BUSYKEY Target key name already exists.")
+}
+
+impl Judge for Tally<'_> {
+    fn judge(&mut self, asked: Asked, db: u32, key: &[u8], reply: Reply) -> ControlFlow<()> {
+        match asked {
+            // Without its database no key may follow.
+            Asked::Select | Asked::Exists => match reply.as_error() {
+                Some(reply) => {
+                    self.fatal.get_or_insert(Fatal::Refused(reply));
+                    return ControlFlow::Break(());
+                }
+                None => return ControlFlow::Continue(()),
+            },
+            Asked::Step(number) => return self.step(number, &reply),
+            Asked::Ready(number) => {
+                let flow = self.step(number, &reply);
+                self.making.answered(number);
+                return flow;
+            }
+            Asked::Removed(number) => {
+                self.count();
+                if reply.as_error().is_none() {
+                    self.making.ended(number);
+                }
+                return ControlFlow::Continue(());
+            }
+            Asked::Named(number) => return self.named(number, reply),
+            Asked::Restore | Asked::Recoded | Asked::Set => {}
+        }
+        self.count();
+        let refused = match (asked, reply) {
+            // SET … NX of a key that is there.
+            (Asked::Set, Reply::Bulk(None)) => Some(there_already()),
+            (_, reply) => reply.as_error(),
+        };
+        match refused {
             None => {
                 self.written.keys += 1;
+                self.written.recoded += u64::from(asked == Asked::Recoded);
+                self.written.by_commands += u64::from(asked == Asked::Set);
                 ControlFlow::Continue(())
             }
             Some(reply) => self.refused(db, key, reply),

@@ -1,22 +1,34 @@
-//! A live server as a target: keys are written by pipelined RESTORE, and looked for by EXISTS before.
+//! A live server as a target: keys are written by pipelined RESTORE or by plain commands, and looked for by EXISTS before.
 //!
 //! A thread reads the backup and makes batches; a pump sends them. The numbers in every result and every
 //! error count the server's own answers, never what was sent.
 
 mod feed;
 mod judge;
+mod known;
+mod lane;
+mod maker;
+mod making;
+mod sender;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::feed::{Feeder, Outlet};
-pub use self::feed::{KeyLooker, KeySender};
+use self::feed::Feeder;
+pub use self::feed::KeyLooker;
 use self::judge::{Look, Tally};
+pub use self::known::{Known, Numbers};
+use self::lane::Outlet;
+use self::making::Making;
+pub use self::sender::KeySender;
+use self::sender::Means;
 use super::pump::{End, Judge, pump};
+use super::way::Abilities;
 use super::{Error, Route, TargetFacts};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
@@ -26,6 +38,9 @@ use crate::units::HumanCount;
 
 /// Batches that wait for the pump. With those in flight they are what a restore keeps in memory.
 const WAITING: usize = 4;
+
+/// How long the removal of what is half made may take.
+const SWEEP: Duration = Duration::from_secs(3);
 
 /// After the end of a run, how long the reading thread is waited for.
 const READER_GRACE: Duration = Duration::from_secs(4);
@@ -81,6 +96,45 @@ pub struct Written {
     pub expired: u64,
     /// Keys that the filters left out.
     pub left_out: u64,
+    /// Keys, of those written, whose value went in a plainer layout than it had.
+    pub recoded: u64,
+    /// Keys, of those written, that were made by plain commands.
+    pub by_commands: u64,
+    /// What the target could not hold.
+    pub losses: Losses,
+}
+
+/// What of a backup a target could not hold, and was left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Keys.
+    pub keys: u64,
+    /// Keys that came without their metadata.
+    pub metadata: u64,
+    /// Fields of hashes that came without their expiry.
+    pub field_expiries: u64,
+    /// Elements that are longer than the target takes.
+    pub elements: u64,
+    /// Pending entries of streams.
+    pub pending_entries: u64,
+    /// Function libraries.
+    pub functions: u64,
+}
+
+impl Losses {
+    /// Whether nothing was left out.
+    pub fn is_none(&self) -> bool {
+        *self == Losses::default()
+    }
+}
+
+/// By which ways values go, and what is known of single keys.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// What the target can do.
+    pub abilities: Abilities,
+    /// What was found out about single keys.
+    pub known: Arc<Known>,
 }
 
 /// Keys that the target has already.
@@ -101,18 +155,30 @@ pub async fn write<R>(
     endpoint: &Endpoint,
     facts: &TargetFacts,
     route: &Route,
+    ways: &Ways,
     settings: &Settings,
     read: R,
 ) -> Result<Written, Failure>
 where
     R: FnOnce(KeySender) -> Result<KeySender, Failure> + Send + 'static,
 {
-    let replace = settings.on_conflict == OnConflict::Replace;
-    let target = (facts.rdb, facts.clock, facts.has_absolute_ttl());
-    let route = route.clone();
+    let run = getrandom::u64().map_err(|error| {
+        Failure::new(Kind::Failed, "the system gives no random numbers").cause(error.to_string())
+    })?;
+    let making = Arc::new(Making::new(run));
+    let means = Means {
+        route: route.clone(),
+        clock: facts.clock,
+        abilities: ways.abilities,
+        absolute: facts.has_absolute_ttl(),
+        on_conflict: settings.on_conflict,
+        names: settings.names,
+        known: Arc::clone(&ways.known),
+        making: Arc::clone(&making),
+    };
     let max_commands = commands_per_batch(settings.rate);
-    let make = move |outlet| KeySender::new(outlet, max_commands, route, target, replace);
-    let mut tally = Tally::new(facts, settings);
+    let make = move |outlet| KeySender::new(outlet, max_commands, means);
+    let mut tally = Tally::new(facts, settings, &making);
     let (ended, read) = drive(
         endpoint,
         &mut tally,
@@ -122,6 +188,7 @@ where
         read,
     )
     .await;
+    sweep(endpoint, making.left()).await;
     tally.conclude(ended)?;
     (settings.progress)(tally.written.keys + tally.written.skipped);
     // Only now: when the pump has stopped, the reader's complaint is that nobody takes its batches.
@@ -136,6 +203,7 @@ where
     Ok(Written {
         expired: sender.expired,
         left_out: sender.left_out,
+        losses: sender.losses,
         ..tally.written
     })
 }
@@ -184,6 +252,30 @@ where
     Ok(judge.found)
 }
 
+/// Removes what is half made. Where that fails, its expiry does it within the hour.
+async fn sweep(endpoint: &Endpoint, left: Vec<(u32, Vec<u8>)>) {
+    let Some((_, first)) = left.first() else {
+        return;
+    };
+    let first = String::from_utf8_lossy(first).into_owned();
+    let removal = async {
+        let mut wire = endpoint.wire().await?;
+        for (db, temporary) in &left {
+            wire.call(&[b"SELECT", db.to_string().as_bytes()]).await?;
+            wire.call(&[b"DEL", temporary]).await?;
+        }
+        Ok::<(), server::Error>(())
+    };
+    let why = match tokio::time::timeout(SWEEP, removal).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it took too long".to_owned(),
+    };
+    tracing::warn!(
+        "the key {first}, half made, may be left on the target: {why}; it expires within an hour"
+    );
+}
+
 /// With a rate, batches are small enough to be spread over the second.
 fn commands_per_batch(rate: u64) -> usize {
     match rate {
@@ -213,7 +305,7 @@ where
     let feeder = make(Outlet::new(outlet));
     let reading = tokio::task::spawn_blocking(move || {
         let mut feeder = read(feeder)?;
-        feeder.lane().end()?;
+        feeder.finish()?;
         feeder.lane().close();
         Ok(feeder)
     });

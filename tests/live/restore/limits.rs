@@ -7,6 +7,7 @@ use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
 use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
 use rdbkeeper::target::live::OnConflict;
+use rdbkeeper::target::way::Mode;
 use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
@@ -82,13 +83,17 @@ fn a_value_longer_than_the_target_takes_at_once_is_named_before_anything_is_writ
     source.client().run(cmd!["SET", "small", "x"]);
     let dumped = Dumped::of(&source);
     let server = Server::with(kind, Options::new().config("proto-max-bulk-len 1mb"));
-    let planned = good(plan(&dumped, &server, Request::default()));
+    let strict = Request {
+        mode: Mode::Restore,
+        ..Request::default()
+    };
+    let planned = good(plan(&dumped, &server, strict.clone()));
     assert_eq!(
         (planned.unheld.len(), planned.unheld[0].what),
         (1, "too-large")
     );
     assert_eq!(
-        run(&dumped, &server, Request::default()).unwrap_err().kind,
+        run(&dumped, &server, strict).unwrap_err().kind,
         Kind::Refused
     );
     assert!(server.client().keyspace().is_empty());
