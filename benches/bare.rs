@@ -7,7 +7,12 @@
 //!
 //! Replies are skipped in one buffer; nothing is checked, kept or written.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Read, Write};
@@ -20,7 +25,8 @@ use rdbkeeper::rdb::{DbIndex, Event, FileVersion, from_fn, scan_bytes};
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default: u32| {
-        args.get(at).map_or(default, |text| text.parse().expect("a number"))
+        args.get(at)
+            .map_or(default, |text| text.parse().expect("a number"))
     };
     match args.first().map(String::as_str) {
         Some("scan") => walk(number(1, 6379), number(2, 0), number(3, 100), false),

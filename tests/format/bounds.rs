@@ -54,7 +54,11 @@ fn lzf_of_one_byte(plain: usize) -> Vec<u8> {
 }
 
 /// A stream of one node: what stands before its entries, then one entry again and again; and no groups.
-fn stream(master: impl FnOnce(&mut ListpackWriter), entry: impl Fn(&mut ListpackWriter), times: usize) -> Vec<u8> {
+fn stream(
+    master: impl FnOnce(&mut ListpackWriter),
+    entry: impl Fn(&mut ListpackWriter),
+    times: usize,
+) -> Vec<u8> {
     let mut node = ListpackWriter::new();
     master(&mut node);
     (0..times).for_each(|_| entry(&mut node));
@@ -67,12 +71,16 @@ fn stream(master: impl FnOnce(&mut ListpackWriter), entry: impl Fn(&mut Listpack
 
 fn named(name: &[u8], flags: i64, times: usize) -> Vec<u8> {
     let master = |node: &mut ListpackWriter| {
-        [times as i64, 0, 1].into_iter().for_each(|int| node.int(int));
+        [times as i64, 0, 1]
+            .into_iter()
+            .for_each(|int| node.int(int));
         node.bytes(name);
         node.int(0);
     };
     let entry = |node: &mut ListpackWriter| {
-        [flags, 0, 0, 7, 4].into_iter().for_each(|int| node.int(int));
+        [flags, 0, 0, 7, 4]
+            .into_iter()
+            .for_each(|int| node.int(int));
     };
     stream(master, entry, times)
 }
@@ -93,14 +101,44 @@ fn worst() -> Vec<Worst> {
     };
     let filler = |head: Vec<u8>| [head, vec![1; 1 << 20]].concat();
     add("a string that lies", 0, filler(lengths([1 << 40])), false);
-    add("a string of all that there is", 0, filler(lengths([u64::MAX])), false);
-    add("a list of more than there is", 1, filler(lengths([u64::MAX])), false);
-    add("a hash of more than there is", 4, filler(lengths([u64::MAX])), false);
-    add("nodes of more than there is", 18, filler(lengths([u64::MAX])), false);
-    let head = [lengths([0, 0, 9, 9, 1, 1]), b"g".to_vec(), lengths([9, 9, u64::MAX])].concat();
+    add(
+        "a string of all that there is",
+        0,
+        filler(lengths([u64::MAX])),
+        false,
+    );
+    add(
+        "a list of more than there is",
+        1,
+        filler(lengths([u64::MAX])),
+        false,
+    );
+    add(
+        "a hash of more than there is",
+        4,
+        filler(lengths([u64::MAX])),
+        false,
+    );
+    add(
+        "nodes of more than there is",
+        18,
+        filler(lengths([u64::MAX])),
+        false,
+    );
+    let head = [
+        lengths([0, 0, 9, 9, 1, 1]),
+        b"g".to_vec(),
+        lengths([9, 9, u64::MAX]),
+    ]
+    .concat();
     let groups = [lengths([0, 0, 9, 9, u64::MAX]), vec![0; 1 << 20]].concat();
     add("groups of more than there is", 15, groups, false);
-    add("pending entries of more than there is", 15, filler(head), false);
+    add(
+        "pending entries of more than there is",
+        15,
+        filler(head),
+        false,
+    );
     let pending = {
         let count = 40_000_u64;
         let mut bytes = lengths([0, 0, 9, 9, 1]);
@@ -122,8 +160,18 @@ fn worst() -> Vec<Worst> {
     };
     add("pending entries", 15, pending, true);
     let long = vec![b'n'; 2 << 20];
-    add("one long name for many entries", 15, named(&long, 2, 200_000), true);
-    add("the same, and all are deleted", 15, named(&long, 3, 200_000), true);
+    add(
+        "one long name for many entries",
+        15,
+        named(&long, 2, 200_000),
+        true,
+    );
+    add(
+        "the same, and all are deleted",
+        15,
+        named(&long, 3, 200_000),
+        true,
+    );
     let countless = stream(
         |node| [1, 0, i64::MAX].into_iter().for_each(|int| node.int(int)),
         |node| node.int(1),
@@ -149,11 +197,24 @@ fn worst() -> Vec<Worst> {
     for (what, code, value, piece, rooms) in [
         ("what inflates", 0, bomb.clone(), 1 << 16, 1),
         ("what inflates, byte by byte", 0, bomb.clone(), 1, 1),
-        ("both of a pair inflate", 4, [lengths([1]), bomb.clone(), bomb].concat(), 1, 2),
+        (
+            "both of a pair inflate",
+            4,
+            [lengths([1]), bomb.clone(), bomb].concat(),
+            1,
+            2,
+        ),
     ] {
         let most_kib = rooms * (34 << 10);
         let whole = true;
-        found.push(Worst { what, code, value, piece, most_kib, whole });
+        found.push(Worst {
+            what,
+            code,
+            value,
+            piece,
+            most_kib,
+            whole,
+        });
     }
     // As elements take the most memory for what they are: at the sizes above empty names are four words a byte.
     let names = found.iter_mut().find(|worst| worst.what == "empty names");

@@ -266,9 +266,11 @@ pub fn stores(data: &[u8]) {
     let _ = read_text(store, data);
     let _ = role(store, data);
     let fields = hash_fields(store).len();
-    let mut values: Vec<_> = data.splitn(fields.max(1), |byte| *byte == 0).map(Some).collect();
+    let mut values: Vec<_> = data
+        .splitn(fields.max(1), |byte| *byte == 0)
+        .map(Some)
+        .collect();
     values.resize(fields, None);
     let _ = read_hash(store, &values);
     let _ = companions(store, data, &values);
 }
-

@@ -97,8 +97,12 @@ impl Maker<'_> {
         match self.random.below(8) {
             0 => number.to_string().into_bytes(),
             1 => (-number - 1).to_string().into_bytes(),
-            2 => (number + (1 << (8 + self.random.below(54)))).to_string().into_bytes(),
-            3 => (-number - (1 << (8 + self.random.below(54)))).to_string().into_bytes(),
+            2 => (number + (1 << (8 + self.random.below(54))))
+                .to_string()
+                .into_bytes(),
+            3 => (-number - (1 << (8 + self.random.below(54))))
+                .to_string()
+                .into_bytes(),
             4 => format!("0{number}").into_bytes(),
             _ => {
                 let length = self.random.below(BYTES - 2);
@@ -150,7 +154,12 @@ impl Maker<'_> {
             true => "listpack",
             false => "quicklist",
         };
-        for (size, encoding) in [(1, small), (LIST, small), (LIST + 1, "quicklist"), (203, "quicklist")] {
+        for (size, encoding) in [
+            (1, small),
+            (LIST, small),
+            (LIST + 1, "quicklist"),
+            (203, "quicklist"),
+        ] {
             let key = self.key(&format!("list:{size}"), encoding);
             let mut command = cmd!["RPUSH", key];
             for number in 0..size {
@@ -161,7 +170,9 @@ impl Maker<'_> {
         // Around what makes a node plain, and long strings within packed ones.
         let key = self.key("list:long", "quicklist");
         let mut command = cmd!["RPUSH", key];
-        for length in [63, 64, 253, 254, 4095, 4096, 7999, 8000, 8001, 8192, 9000, 20_000] {
+        for length in [
+            63, 64, 253, 254, 4095, 4096, 7999, 8000, 8001, 8192, 9000, 20_000,
+        ] {
             command.push(self.random.bytes(length));
             command.push(vec![b'z'; length]);
             command.push(b"12".to_vec());
@@ -178,7 +189,10 @@ impl Maker<'_> {
             ("16", vec![1, -2, 32_767, -32_768]),
             ("32", vec![1, 70_000, i64::from(i32::MIN)]),
             ("64", vec![1, i64::MAX, i64::MIN, -70_000]),
-            ("most", (0..ENTRIES as i64).map(|n| n * 5000 - 9000).collect()),
+            (
+                "most",
+                (0..ENTRIES as i64).map(|n| n * 5000 - 9000).collect(),
+            ),
         ] {
             let key = self.key(&format!("set:intset:{name}"), "intset");
             let mut command = cmd!["SADD", key];
@@ -207,8 +221,22 @@ impl Maker<'_> {
 
     fn zsets(&mut self) {
         const SCORES: [&str; 16] = [
-            "0", "-0", "inf", "-inf", "1", "-1", "127", "-4097", "1e-300", "5e-324", "0.1",
-            "3.141592653589793", "-123456.78901234567", "9007199254740993", "-1e300", "4294967296",
+            "0",
+            "-0",
+            "inf",
+            "-inf",
+            "1",
+            "-1",
+            "127",
+            "-4097",
+            "1e-300",
+            "5e-324",
+            "0.1",
+            "3.141592653589793",
+            "-123456.78901234567",
+            "9007199254740993",
+            "-1e300",
+            "4294967296",
         ];
         let packed = self.packed();
         for (size, longest, encoding) in [
@@ -266,7 +294,12 @@ impl Maker<'_> {
             true => "hashtable",
             false => "listpackex",
         };
-        for (size, encoding) in [(1, packed), (ENTRIES, packed), (ENTRIES + 1, "hashtable"), (50, "hashtable")] {
+        for (size, encoding) in [
+            (1, packed),
+            (ENTRIES, packed),
+            (ENTRIES + 1, "hashtable"),
+            (50, "hashtable"),
+        ] {
             for (share, step) in [("all", 1), ("some", 3)] {
                 let name = format!("fields:{size}:{share}");
                 let fields = self.hash(&name, size, BYTES, encoding);
@@ -287,12 +320,19 @@ impl Maker<'_> {
             let fields = self.hash(&name, size, BYTES, encoding);
             for (number, field) in fields.iter().enumerate() {
                 let at = if number == 3 { other } else { LATE };
-                self.commands.push(cmd!["HPEXPIREAT", name, at, "FIELDS", 1, field]);
+                self.commands
+                    .push(cmd!["HPEXPIREAT", name, at, "FIELDS", 1, field]);
             }
         }
     }
 
-    fn hash(&mut self, name: &str, size: usize, longest: usize, encoding: &'static str) -> Vec<Vec<u8>> {
+    fn hash(
+        &mut self,
+        name: &str,
+        size: usize,
+        longest: usize,
+        encoding: &'static str,
+    ) -> Vec<Vec<u8>> {
         let key = self.key(name, encoding);
         let mut command = cmd!["HSET", key];
         let mut fields = vec![self.random.bytes(longest)];
@@ -309,7 +349,12 @@ impl Maker<'_> {
     }
 
     fn streams(&mut self) {
-        for (size, shape) in [(1, "same"), (NODE, "same"), (NODE + 1, "other"), (43, "mixed")] {
+        for (size, shape) in [
+            (1, "same"),
+            (NODE, "same"),
+            (NODE + 1, "other"),
+            (43, "mixed"),
+        ] {
             let key = self.key(&format!("stream:{size}:{shape}"), "stream");
             let mut id = (1_700_000_000_000_u64, 0_u64);
             for number in 0..size {
@@ -338,7 +383,8 @@ impl Maker<'_> {
             }
         }
         let ids = |key: &str, ids: std::ops::RangeInclusive<u32>| -> Vec<Command> {
-            ids.map(|id| cmd!["XADD", key, format!("{id}-1"), "n", id]).collect()
+            ids.map(|id| cmd!["XADD", key, format!("{id}-1"), "n", id])
+                .collect()
         };
         for name in ["deleted", "trimmed", "emptied", "last", "groups", "newest"] {
             self.key(&format!("stream:{name}"), "stream");
@@ -348,30 +394,118 @@ impl Maker<'_> {
         let [a, b] = [self.random.bytes(12), self.random.bytes(3)];
         self.commands.extend([
             // In a node, at its ends, and a whole one.
-            cmd!["XDEL", "stream:deleted", "2-1", "6-1", "10-1", "11-1", "12-1", "13-1", "14-1", "15-1"],
+            cmd![
+                "XDEL",
+                "stream:deleted",
+                "2-1",
+                "6-1",
+                "10-1",
+                "11-1",
+                "12-1",
+                "13-1",
+                "14-1",
+                "15-1"
+            ],
             cmd!["XTRIM", "stream:trimmed", "MAXLEN", 8],
             cmd!["XTRIM", "stream:emptied", "MAXLEN", 0],
             cmd!["XDEL", "stream:last", "17-1"],
             cmd!["XSETID", "stream:last", "99-18446744073709551615"],
-            cmd!["XADD", "stream:newest", "18446744073709551615-18446744073709551614", "", ""],
+            cmd![
+                "XADD",
+                "stream:newest",
+                "18446744073709551615-18446744073709551614",
+                "",
+                ""
+            ],
             cmd!["XGROUP", "CREATE", "stream:groups", &a, "0"],
             cmd!["XGROUP", "CREATE", "stream:groups", "nobody", "$"],
             cmd!["XGROUP", "CREATE", "stream:groups", "between", "5-0"],
             cmd!["XGROUP", "CREATE", "stream:emptied", "g", "3-1"],
-            cmd!["XREADGROUP", "GROUP", &a, &b, "COUNT", 9, "STREAMS", "stream:groups", ">"],
-            cmd!["XREADGROUP", "GROUP", &a, "bob", "COUNT", 4, "STREAMS", "stream:groups", ">"],
-            cmd!["XREADGROUP", "GROUP", &a, "idle", "STREAMS", "stream:groups", "0"],
-            cmd!["XREADGROUP", "GROUP", "between", "", "STREAMS", "stream:groups", ">"],
+            cmd![
+                "XREADGROUP",
+                "GROUP",
+                &a,
+                &b,
+                "COUNT",
+                9,
+                "STREAMS",
+                "stream:groups",
+                ">"
+            ],
+            cmd![
+                "XREADGROUP",
+                "GROUP",
+                &a,
+                "bob",
+                "COUNT",
+                4,
+                "STREAMS",
+                "stream:groups",
+                ">"
+            ],
+            cmd![
+                "XREADGROUP",
+                "GROUP",
+                &a,
+                "idle",
+                "STREAMS",
+                "stream:groups",
+                "0"
+            ],
+            cmd![
+                "XREADGROUP",
+                "GROUP",
+                "between",
+                "",
+                "STREAMS",
+                "stream:groups",
+                ">"
+            ],
             cmd!["XACK", "stream:groups", &a, "1-1", "12-1"],
-            cmd!["XCLAIM", "stream:groups", &a, "bob", 0, "3-1", "4-1", "IDLE", 12_345, "RETRYCOUNT", 300],
-            cmd!["XCLAIM", "stream:groups", &a, "claimer", 0, "5-1", "TIME", 1_600_000_000_000_u64, "JUSTID"],
+            cmd![
+                "XCLAIM",
+                "stream:groups",
+                &a,
+                "bob",
+                0,
+                "3-1",
+                "4-1",
+                "IDLE",
+                12_345,
+                "RETRYCOUNT",
+                300
+            ],
+            cmd![
+                "XCLAIM",
+                "stream:groups",
+                &a,
+                "claimer",
+                0,
+                "5-1",
+                "TIME",
+                1_600_000_000_000_u64,
+                "JUSTID"
+            ],
             // Deleted, and still pending.
             cmd!["XDEL", "stream:groups", "7-1"],
-            cmd!["XGROUP", "CREATE", "stream:only a group", "g", "$", "MKSTREAM"],
+            cmd![
+                "XGROUP",
+                "CREATE",
+                "stream:only a group",
+                "g",
+                "$",
+                "MKSTREAM"
+            ],
         ]);
         self.key("stream:only a group", "stream");
         if self.kind.speaks_redis(6, 2) {
-            self.commands.push(cmd!["XGROUP", "CREATECONSUMER", "stream:groups", "nobody", "made"]);
+            self.commands.push(cmd![
+                "XGROUP",
+                "CREATECONSUMER",
+                "stream:groups",
+                "nobody",
+                "made"
+            ]);
         }
     }
 

@@ -144,14 +144,18 @@ fn canonical(logical: LogicalType, elements: &[Owned]) -> Value {
 /// As `XINFO STREAM FULL` shows a stream.
 fn stream(elements: &[Owned]) -> Value {
     let id = |id: &StreamId| text(id.to_string());
-    let push = |map: &mut BTreeMap<String, Value>, name: &str, value: Value| {
-        match map.entry(name.to_owned()).or_insert(Value::List(Vec::new())) {
-            Value::List(list) => list.push(value),
-            _ => panic!("{name} is no list"),
-        }
+    let push = |map: &mut BTreeMap<String, Value>, name: &str, value: Value| match map
+        .entry(name.to_owned())
+        .or_insert(Value::List(Vec::new()))
+    {
+        Value::List(list) => list.push(value),
+        _ => panic!("{name} is no list"),
     };
     let empty = || Value::List(Vec::new());
-    let mut whole = BTreeMap::from([("entries".to_owned(), empty()), ("groups".to_owned(), empty())]);
+    let mut whole = BTreeMap::from([
+        ("entries".to_owned(), empty()),
+        ("groups".to_owned(), empty()),
+    ]);
     let (mut group, mut consumer) = (BTreeMap::new(), None);
     let mut consumer_name = Vec::new();
     let mut pending_of_group = BTreeMap::new();
@@ -159,13 +163,20 @@ fn stream(elements: &[Owned]) -> Value {
         match element {
             Owned::Entry(at, pairs) => {
                 let pairs = pairs.iter().flat_map(|(f, v)| [text(f), text(v)]).collect();
-                push(&mut whole, "entries", Value::List(vec![id(at), Value::List(pairs)]));
+                push(
+                    &mut whole,
+                    "entries",
+                    Value::List(vec![id(at), Value::List(pairs)]),
+                );
             }
             Owned::Stream(facts) => {
                 whole.insert("length".to_owned(), number(facts.length));
                 whole.insert("last-generated-id".to_owned(), id(&facts.last_id));
                 if let Some(history) = facts.since_7 {
-                    whole.insert("max-deleted-entry-id".to_owned(), id(&history.max_deleted_id));
+                    whole.insert(
+                        "max-deleted-entry-id".to_owned(),
+                        id(&history.max_deleted_id),
+                    );
                     whole.insert("entries-added".to_owned(), number(history.entries_added));
                 }
             }
@@ -197,8 +208,16 @@ fn stream(elements: &[Owned]) -> Value {
                 let mut of_group = vec![id(&pending.id), text(&consumer_name)];
                 of_consumer.extend(times.clone());
                 of_group.extend(times);
-                push(consumer.as_mut().unwrap(), "pel", Value::List(of_consumer.clone()));
-                push(consumer.as_mut().unwrap(), "pending", Value::List(of_consumer));
+                push(
+                    consumer.as_mut().unwrap(),
+                    "pel",
+                    Value::List(of_consumer.clone()),
+                );
+                push(
+                    consumer.as_mut().unwrap(),
+                    "pending",
+                    Value::List(of_consumer),
+                );
                 pending_of_group.insert(pending.id, Value::List(of_group));
             }
             Owned::GroupEnd => {
@@ -243,7 +262,11 @@ fn every_type_in_every_encoding_is_read_as_its_server_answers() {
         let mut client = server.client();
         data::fill(&mut client, kind);
         client.select(5);
-        let made = encodings::fill(&mut client, kind, 0xe5c0_de00 + u64::from(kind.rdb_version()));
+        let made = encodings::fill(
+            &mut client,
+            kind,
+            0xe5c0_de00 + u64::from(kind.rdb_version()),
+        );
         for made in &made {
             let encoding = client.run(cmd!["OBJECT", "ENCODING", made.key]).text();
             assert_eq!(encoding, made.encoding, "{}", made.key.escape_ascii());
@@ -251,7 +274,10 @@ fn every_type_in_every_encoding_is_read_as_its_server_answers() {
         let file = server.save();
         let (ours, types) = read(&file, kind);
         let missing: Vec<_> = expected_types(kind).difference(&types).copied().collect();
-        assert!(missing.is_empty(), "types {missing:?} are not in the file: {types:?}");
+        assert!(
+            missing.is_empty(),
+            "types {missing:?} are not in the file: {types:?}"
+        );
         let theirs = Contents::of(&mut client);
         assert!(theirs.keys() > 500 && theirs.keys() == ours.keys());
         theirs.must_equal(
@@ -281,7 +307,9 @@ fn active_times(client: &mut crate::support::client::Client) -> Vec<(Vec<u8>, Va
     let reply = client.run(cmd!["XINFO", "STREAM", "stream:groups", "FULL"]);
     let field = |of: &[crate::support::client::Reply], name: &str| {
         let mut pairs = of.chunks(2);
-        pairs.find(|pair| pair[0].text() == name).map(|pair| pair[1].clone())
+        pairs
+            .find(|pair| pair[0].text() == name)
+            .map(|pair| pair[1].clone())
     };
     let mut found = Vec::new();
     for group in field(reply.array(), "groups").unwrap().array() {
@@ -303,7 +331,9 @@ fn find(stream: &Value, consumer: &[u8]) -> Option<Value> {
     if map.get("name") == Some(&name) && map.contains_key("active-time") {
         return map.get("active-time").cloned();
     }
-    let lists = ["groups", "consumers"].into_iter().filter_map(|list| map.get(list));
+    let lists = ["groups", "consumers"]
+        .into_iter()
+        .filter_map(|list| map.get(list));
     lists
         .filter_map(|list| match list {
             Value::List(items) => Some(items),
