@@ -132,6 +132,7 @@ impl Decoder {
             self.pending = Vec::new();
         }
         self.nodes.shrink(KEEP);
+        self.stream.shrink(KEEP);
         self.state = match (self.code, self.family) {
             (0 | 9..=13 | 16 | 17 | 20, _) | (23, Family::Redis) => State::One,
             (24 | 25, _) => State::Base,

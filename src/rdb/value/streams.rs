@@ -71,10 +71,20 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Gives back what grew beyond `keep` bytes.
+    pub(super) fn shrink(&mut self, keep: usize) {
+        self.pending = Vec::new();
+        if self.room.capacity() > keep {
+            self.room = Vec::new();
+        }
+        if self.node.capacity() > keep {
+            self.node = Node::default();
+        }
+    }
+
     /// Begins a stream.
     pub(super) fn begin(&mut self, version: Version) -> Stage {
         self.version = version;
-        self.pending = Vec::new();
         Stage::NodeCount
     }
 
@@ -129,7 +139,7 @@ impl Reader {
                 match left {
                     1 => {
                         // Servers write them in order; those who look one up count on it.
-                        self.pending.sort_by_key(|(pending, _)| pending.id);
+                        self.pending.sort_unstable_by_key(|(pending, _)| pending.id);
                         Stage::ConsumerCount(groups)
                     }
                     left => Stage::Pending(groups, left - 1),
@@ -353,6 +363,12 @@ struct Node {
 }
 
 impl Node {
+    /// In bytes.
+    fn capacity(&self) -> usize {
+        let ends = self.name_ends.capacity() + self.ends.capacity();
+        self.names.capacity() + self.bytes.capacity() + ends * size_of::<usize>()
+    }
+
     fn entries<E>(
         &mut self,
         node: StreamId,
