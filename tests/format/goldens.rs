@@ -564,6 +564,42 @@ fn values_are_the_same_however_their_bytes_are_cut() {
 }
 
 #[test]
+fn values_with_a_flipped_byte_are_read_or_refused_and_cut_ones_are_never_whole() {
+    let mut seen: BTreeMap<u8, usize> = BTreeMap::new();
+    for (name, bytes) in corpus() {
+        for mut key in keys(&bytes).0 {
+            let (value_type, length) = (key.value_type, key.value.len());
+            // Each type is met, and none too often.
+            let met = seen.entry(value_type.code()).or_default();
+            *met += 1;
+            if *met > 8 || value_type.name() == "module-2" {
+                continue;
+            }
+            let step = 1 + length / 200;
+            for at in (0..length).step_by(step) {
+                let cut = decoded(value_type, &key.value[..at], usize::MAX);
+                assert!(cut.is_err(), "{name}: {} cut at {at}", key.name);
+                for mask in [0x01, 0x10, 0x80, 0xff] {
+                    key.value[at] ^= mask;
+                    let whole = decoded(value_type, &key.value, usize::MAX);
+                    if mask == 0x10 {
+                        let pieces = decoded(value_type, &key.value, 5);
+                        // By their digests: a score may be no number.
+                        let sum = |read: &[Owned]| {
+                            digest(value_type.logical(), read, FieldExpiries::Count)
+                        };
+                        let [whole, pieces] =
+                            [whole, pieces].map(|read| read.ok().map(|read| sum(&read)));
+                        assert_eq!(pieces, whole, "{name}: {} at {at}", key.name);
+                    }
+                    key.value[at] ^= mask;
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn values_written_for_every_version_that_can_hold_them_are_the_same() {
     let mut written: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, bytes) in corpus() {

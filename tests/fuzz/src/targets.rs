@@ -48,7 +48,11 @@ pub fn scanner(data: &[u8]) {
         assert_eq!(whole.1, data, "the raw bytes are the file");
     }
     let cut = scan(1 + data.len() % 7);
-    assert_eq!((&whole.0, whole.2), (&cut.0, cut.2), "cut in pieces");
+    // Of two faults a reading in pieces may meet the other one first.
+    assert_eq!(whole.0.is_ok(), cut.0.is_ok(), "cut in pieces");
+    if whole.0.is_ok() {
+        assert!(whole == cut, "cut in pieces");
+    }
 }
 
 /// What a value turned out to be.
