@@ -7,7 +7,8 @@
 //! - [`health`]: whether every database is backed up as it should be: the picture, and its judge.
 //! - [`runs`]: a piece of work as it is configured: locked, done, recorded.
 //! - [`setup`]: from the configuration to stores, servers and jobs. [`check`]: all of them tried.
-//! - [`backup`], [`restore`], [`verify`], [`copy`], [`prune`]: the journeys, each a plan that can be shown and then done.
+//! - [`backup`], [`restore`], [`verify`], [`copy`], [`prune`], [`export`], [`inspect`]: the journeys, each a plan that can be
+//!   shown and then done.
 //! - [`reading`]: a backup read from its first byte to its last.
 //! - [`sessions`]: which sessions are over, and how they leave.
 //! - [`source`]: a server becomes RDB bytes. [`target`]: RDB becomes keys on a server, or a file.
@@ -16,10 +17,11 @@
 //! - [`pipeline`]: compression and digests between a reader and a writer.
 //! - [`spool`]: stored bytes that wait on this host's disk.
 //! - [`storage`]: the store contract, a folder, and a bucket.
-//! - [`selection`]: which keys are meant: databases, globs, types. [`retention`]: which backups stay, and why.
+//! - [`selection`]: which keys are meant: databases, globs, types. [`prefixes`]: keys by the beginning of their names.
+//!   [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.
-//! - [`units`], [`meter`], [`pool`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, memory used again, test
+//! - [`lossless`]: any bytes as text. [`units`], [`meter`], [`pool`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, memory used again, test
 //!   points, what is not shown, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
@@ -33,11 +35,15 @@ pub mod config;
 pub mod copy;
 pub mod cron;
 pub mod daemon;
+pub mod export;
 pub mod failure;
 pub mod health;
+pub mod inspect;
+pub mod lossless;
 pub mod meter;
 pub mod pipeline;
 pub mod pool;
+pub mod prefixes;
 pub mod prune;
 pub mod rdb;
 pub mod reading;

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::rdb::{DbIndex, LogicalType};
+use crate::rdb::{Damage, DbIndex, KeyHead, LogicalType};
 
 /// A glob on bytes, by Redis's rules.
 #[derive(Clone, PartialEq, Eq)]
@@ -194,6 +194,16 @@ impl Filters {
     pub fn takes_name(&self, key: &[u8]) -> bool {
         (self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(key)))
             && !self.exclude.iter().any(|pattern| pattern.matches(key))
+    }
+
+    /// Whether a key is meant.
+    ///
+    /// # Errors
+    /// Its name has to be looked at, and is damaged.
+    pub fn takes(&self, head: &KeyHead<'_>) -> Result<bool, Damage> {
+        Ok(self.takes_database(head.db)
+            && self.takes_type(head.value_type.logical())
+            && (!self.needs_names() || self.takes_name(&head.key.decode()?)))
     }
 
     /// Whether a key of this type is meant.

@@ -1,6 +1,8 @@
 //! Reading a backup back whole: digests, decryption, decompression, RDB structure and checksum, and the counts
 //! of its manifest. Without the key to an encrypted one its stored size and digest are all that can be compared.
 
+use std::convert::Infallible;
+
 use serde::Serialize;
 
 use crate::catalog::Backup;
@@ -12,7 +14,7 @@ use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::pipeline::inbound;
 use crate::pipeline::keys::KeyError;
-use crate::rdb::Summary;
+use crate::rdb::{Event, Handler, Summary};
 use crate::reading::{self, digest_async, prove, read_async};
 
 /// What a verification proved.
@@ -62,28 +64,48 @@ pub struct Content {
 /// # Errors
 /// [`Kind::Key`] when it is encrypted and the keys that are here do not open it; no key at all is fine.
 pub async fn verify(subject: Subject, keys: &Keys, meter: Meter) -> Result<Verified, Failure> {
+    let (verified, _) = verify_with(subject, keys, Nobody, meter).await?;
+    Ok(verified)
+}
+
+/// The same; `also` sees what is read, and comes back when all of it was right. Without a key nothing is read.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_with<H>(
+    subject: Subject,
+    keys: &Keys,
+    also: H,
+    meter: Meter,
+) -> Result<(Verified, Option<H>), Failure>
+where
+    H: Handler<Error = Infallible> + Send + 'static,
+{
     let verified = match prove(&subject, keys).await {
         Err(reading::Error::Read {
             error: inbound::Error::Key(KeyError::Missing { .. }),
             about,
-        }) if about.stored => compare_stored(subject.clone(), meter).await,
+        }) if about.stored => match compare_stored(subject.clone(), meter).await {
+            Ok(verified) => Ok((verified, None)),
+            Err(failure) => Err(failure),
+        },
         // That the key does not fit is told when all has been read, for damage is the graver finding.
         Ok(())
         | Err(reading::Error::Read {
             error: inbound::Error::Key(KeyError::Wrong { .. } | KeyError::Unusable { .. }),
             ..
-        }) => read_back(subject.clone(), keys.clone(), meter).await,
+        }) => read_back(subject.clone(), keys.clone(), also, meter).await,
         Err(error) => Err(error.into()),
     };
     if let Subject::Stored(backup) = &subject
         && backup.place.storage() != BY_PATH
     {
-        note(backup, &verified).await;
+        note(backup, verified.as_ref().map(|(verified, _)| verified)).await;
     }
     verified
 }
 
-async fn note(backup: &Backup, verified: &Result<Verified, Failure>) {
+async fn note(backup: &Backup, verified: Result<&Verified, &Failure>) {
     let place = &backup.place;
     let noted = match verified {
         Err(failure) if failure.kind == Kind::Damaged => markers::set(place, Marker::Damaged).await,
@@ -118,13 +140,51 @@ async fn compare_stored(subject: Subject, meter: Meter) -> Result<Verified, Fail
     })
 }
 
-async fn read_back(subject: Subject, keys: Keys, meter: Meter) -> Result<Verified, Failure> {
+/// Sees nothing.
+struct Nobody;
+
+impl Handler for Nobody {
+    type Error = Infallible;
+
+    fn event(&mut self, _: Event<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// The summary that is compared with the manifest, and whoever sees the same events.
+struct Both<H> {
+    summary: Summary,
+    also: H,
+}
+
+impl<H: Handler<Error = Infallible>> Handler for Both<H> {
+    type Error = Infallible;
+
+    fn event(&mut self, event: Event<'_>) -> Result<(), Infallible> {
+        self.summary.event(event)?;
+        self.also.event(event)
+    }
+}
+
+async fn read_back<H>(
+    subject: Subject,
+    keys: Keys,
+    also: H,
+    meter: Meter,
+) -> Result<(Verified, Option<H>), Failure>
+where
+    H: Handler<Error = Infallible> + Send + 'static,
+{
     let manifest = match &subject {
         Subject::Stored(backup) => Some(backup.manifest.clone()),
         Subject::File(_) => None,
     };
     meter.start_bytes(manifest.as_ref().map_or(0, |m| m.data.plain_bytes));
-    let (summary, whole) = read_async(subject.clone(), keys, Summary::new(), meter).await?;
+    let both = Both {
+        summary: Summary::new(),
+        also,
+    };
+    let (Both { summary, also }, whole) = read_async(subject.clone(), keys, both, meter).await?;
     let rdb = Rdb::of(&summary, &whole.report, None);
     if let Some(manifest) = &manifest
         && manifest.rdb != rdb
@@ -136,7 +196,7 @@ async fn read_back(subject: Subject, keys: Keys, meter: Meter) -> Result<Verifie
             ))
             .hint("its digests are right: the manifest was written wrong; restore it to a file and look"));
     }
-    Ok(Verified {
+    let verified = Verified {
         result: match whole.report.opaque {
             None => "whole",
             Some(_) => "opaque",
@@ -148,7 +208,8 @@ async fn read_back(subject: Subject, keys: Keys, meter: Meter) -> Result<Verifie
             rdb,
         }),
         ..Verified::of(&subject)
-    })
+    };
+    Ok((verified, Some(also)))
 }
 
 impl Verified {

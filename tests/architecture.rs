@@ -13,7 +13,9 @@ const FLOORS: [&[&str]; 20] = [
     &["runs"],
     &["setup"],
     &["check"],
-    &["backup", "restore", "verify", "copy", "prune"],
+    &[
+        "backup", "restore", "verify", "copy", "prune", "export", "inspect",
+    ],
     &["reading"],
     &["sessions", "source", "target"],
     &["server"],
@@ -21,12 +23,12 @@ const FLOORS: [&[&str]; 20] = [
     &["pipeline"],
     &["spool"],
     &["storage"],
-    &["selection", "retention"],
+    &["selection", "retention", "prefixes"],
     &["rdb"],
     &["config"],
     &["cron"],
     &["units"],
-    &["stage", "meter", "secret", "failure", "pool"],
+    &["stage", "meter", "secret", "failure", "pool", "lossless"],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

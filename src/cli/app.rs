@@ -17,7 +17,8 @@ use super::logging::{self, Verbosity};
 use super::output::{Form, Output};
 use super::progress::Show;
 use super::{
-    backup, check, copy, man, mark, prune, restore, run as daemon, sessions, show, status,
+    backup, check, copy, diff, export, keys, man, mark, prune, restore, run as daemon, sessions,
+    show, status,
 };
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
@@ -123,6 +124,9 @@ async fn dispatch(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Backup(BackupCommand::Now(args)) => backup::now(app, args).await,
         Command::Backup(BackupCommand::List(args)) => app.stoppable(backup::list(app, args)).await,
         Command::Backup(BackupCommand::Show(args)) => app.stoppable(show::show(app, args)).await,
+        Command::Backup(BackupCommand::Keys(args)) => keys::keys(app, args).await,
+        Command::Backup(BackupCommand::Export(args)) => export::export(app, args).await,
+        Command::Backup(BackupCommand::Diff(args)) => diff::diff(app, args).await,
         Command::Backup(BackupCommand::Verify(args)) => {
             app.stoppable(backup::verify(app, args)).await
         }

@@ -4,6 +4,7 @@
 //! selector stays a text here, for what it means is the catalog's business.
 
 mod copy;
+mod inspect;
 mod prune;
 mod restore;
 mod sessions;
@@ -16,8 +17,9 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::copy::CopyArgs;
+pub use self::inspect::{DiffArgs, ExportArgs, Format, KeysArgs};
 pub use self::prune::{MarkArgs, PruneArgs};
-pub use self::restore::{Destination, Filters, Mode, OnConflict, RestoreArgs, Ttl};
+pub use self::restore::{Check, Destination, Filters, Mode, OnConflict, RestoreArgs, Ttl};
 pub use self::sessions::{ExpireArgs, ReportArgs, SessionsCommand};
 use crate::config::{Method, Name};
 use crate::failure::{Failure, Kind};
@@ -142,11 +144,38 @@ pub enum BackupCommand {
         after_help = "Examples:\n  rdbkeeper backup list\n  rdbkeeper backup list sessions --json"
     )]
     List(ListArgs),
-    /// Show one backup: facts, keys by database, type and expiry
+    /// Show one backup: facts; its keys by database, type, prefix and expiry, and the largest
+    ///
+    /// What its keys add up to needs a reading of the whole backup. That is done by itself where it lies on this host,
+    /// with --content also where it is far away. Key names are cut before their IDs.
     #[command(
         after_help = "Examples:\n  rdbkeeper backup show sessions\n  rdbkeeper backup show 20261122T214353Z-7f3a9c\n  rdbkeeper backup show /var/lib/redis/dump.rdb"
     )]
     Show(ShowArgs),
+    /// List the keys of a backup: database, type, size, expiry, name
+    ///
+    /// A line a key, while the backup is read. Names are shown whole; bytes that are not UTF-8 and control characters
+    /// are written \xNN, a backslash \\. BYTES is what the key takes in the RDB file, its name included.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup keys sessions --match 'cart:*'\n  rdbkeeper backup keys /var/lib/redis/dump.rdb --type stream --json"
+    )]
+    Keys(KeysArgs),
+    /// Write the keys of a backup, values decoded or as an RDB file
+    ///
+    /// To standard output it is written while the backup is read: look at the exit code, for a backup may turn out to be
+    /// damaged at its end (3). A file given with --output appears when all has been read and is right.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup export sessions --format jsonl --match 'cart:42:*'\n  rdbkeeper backup export dump.rdb.zst --format jsonl -o keys.jsonl\n  rdbkeeper backup export sessions --format rdb --db 1 -o one.rdb\n  rdbkeeper backup export sessions --format resp | redis-cli -h other --pipe"
+    )]
+    Export(ExportArgs),
+    /// Compare two backups: keys added, removed, changed
+    ///
+    /// A key has changed when its type, its value or its expiry is another one; how a value is encoded does not matter.
+    /// Exits 0 whether they differ or not.
+    #[command(
+        after_help = "Examples:\n  rdbkeeper backup diff sessions@2026-11-21T00:00:00Z sessions\n  rdbkeeper backup diff before.rdb after.rdb --match 'cart:*' --json"
+    )]
+    Diff(DiffArgs),
     /// Read backups back whole: digests, decompression, RDB structure and checksum
     ///
     /// Without a SELECTOR the newest backup of each database. Exits 3 when one is damaged.
@@ -254,6 +283,15 @@ pub struct ShowArgs {
     /// The key.
     #[command(flatten)]
     pub identity: IdentityArg,
+    /// Read the backup and say what its keys add up to, also where it is far away
+    #[arg(long)]
+    pub content: bool,
+    /// Do not read the backup: facts from its manifest alone
+    #[arg(long, conflicts_with = "content")]
+    pub no_content: bool,
+    /// Show the names of the largest keys, which are masked otherwise
+    #[arg(long)]
+    pub show_keys: bool,
 }
 
 /// `backup verify`.

@@ -101,6 +101,12 @@ impl Output {
         out.flush()
     }
 
+    /// Says that something else writes the one result to standard output, piece by piece. A failure that comes
+    /// afterwards is told on standard error, in whatever form the results are.
+    pub fn streams(&self) {
+        self.written.store(true, Ordering::SeqCst);
+    }
+
     /// Writes text to standard output, a newline at its end.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{
-    self, Backup, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
+    self, Backup, Check, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
 };
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
@@ -206,22 +206,27 @@ fn of_copy(failure: Failure) -> Stop {
     }
 }
 
-fn request(args: &RestoreArgs) -> Result<Request, Failure> {
+/// The keys that are meant.
+pub(super) fn filters(args: &args::Filters) -> Result<Filters, Failure> {
     let patterns = |globs: &[Vec<u8>]| globs.iter().cloned().map(KeyPattern::new).collect();
     let mut filters = Filters {
-        databases: args.filters.db.iter().copied().map(DbIndex).collect(),
-        include: patterns(&args.filters.r#match),
-        exclude: patterns(&args.filters.exclude),
+        databases: args.db.iter().copied().map(DbIndex).collect(),
+        include: patterns(&args.r#match),
+        exclude: patterns(&args.exclude),
         ..Filters::default()
     };
-    for name in &args.filters.r#type {
+    for name in &args.r#type {
         let kind: LogicalType = name
             .parse()
             .map_err(|_| Failure::new(Kind::Usage, format!("`{name}` is not a type")))?;
         filters.types.insert(kind);
     }
+    Ok(filters)
+}
+
+fn request(args: &RestoreArgs) -> Result<Request, Failure> {
     let mut request = Request {
-        filters,
+        filters: filters(&args.filters)?,
         flush: args.flush,
         rate: args.rate.unwrap_or(0),
         always_look: args.dry_run,
@@ -229,6 +234,11 @@ fn request(args: &RestoreArgs) -> Result<Request, Failure> {
             args::OnConflict::Fail => OnConflict::Fail,
             args::OnConflict::Skip => OnConflict::Skip,
             args::OnConflict::Replace => OnConflict::Replace,
+        },
+        check: match args.check {
+            args::Check::All => Check::All,
+            args::Check::Sample => Check::Sample,
+            args::Check::None => Check::None,
         },
         mode: match args.mode {
             args::Mode::Auto => Mode::Auto,
@@ -484,6 +494,9 @@ fn outcome_text(app: &App, outcome: &Outcome) -> String {
         if count > 0 {
             text.push_str(&format!("; {} {what}", HumanCount(count)));
         }
+    }
+    if let Some(checked) = &outcome.checked {
+        text.push_str(&format!("; {}", checked.words()));
     }
     text.push('\n');
     text

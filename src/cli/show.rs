@@ -1,17 +1,25 @@
 //! `backup show`.
 
+use jiff::Timestamp;
+use serde_json::json;
+
 use super::args::ShowArgs;
 use super::backup::{backup_json, find, keys_of, listing, marks, storage_name, stores};
+use super::content::content_text;
 use super::context::App;
 use super::lacks::{lacks, with_lacks};
-use super::output::HumanTime;
+use super::output::{HumanTime, error_json};
 use super::progress::Unit;
 use super::table::{Align, Facts, Table};
 use crate::catalog::Backup;
 use crate::catalog::manifest::Rdb;
 use crate::catalog::selector::{BY_PATH, Subject};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
+use crate::inspect::content::{Content, Survey};
 use crate::meter::Meter;
+use crate::pipeline::Keys;
+use crate::reading::read_async;
+use crate::selection::KeyNames;
 use crate::setup;
 use crate::units::{HumanBytes, HumanCount};
 use crate::verify::{self, Verified};
@@ -20,6 +28,10 @@ use crate::verify::{self, Verified};
 pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
     let given = args.identity.identity.as_deref();
     let given = given.map(setup::identity).transpose()?;
+    let names = match args.show_keys {
+        true => KeyNames::Shown,
+        false => KeyNames::Masked,
+    };
     let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
     match subject {
         Subject::Stored(backup) => {
@@ -38,20 +50,71 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
                 let key = (database, backup.manifest.id.clone());
                 lacking = lacks(app, &all, &listed).remove(&key).unwrap_or_default();
             }
-            let document = with_lacks(backup_json(&backup), &lacking);
-            app.result(&document, stored_text(&backup, &lacking))?;
+            let mut document = with_lacks(backup_json(&backup), &lacking);
+            let mut text = stored_text(&backup, &lacking);
+            let wanted = args.content || (!args.no_content && !backup.place.store().is_remote());
+            if !wanted {
+                app.result(&document, text)?;
+                return Ok(0);
+            }
+            let subject = Subject::Stored(Box::new(backup));
+            let keys = keys_of(app, &subject, given.as_ref());
+            match content(app, subject, keys, names).await {
+                Ok(content) => {
+                    document["content"] = serde_json::to_value(&content).unwrap_or_default();
+                    text.push_str(&content_text(&content));
+                }
+                // Nobody asked for it: the facts are what there is without the key.
+                Err(failure) if failure.kind == Kind::Key && given.is_none() && !args.content => {
+                    document["content"] = json!({ "error": error_json(&failure) });
+                    text.push_str("\nIt is encrypted and the key is not here: what its keys add up to is not known.\n");
+                }
+                // The facts are worth having even then.
+                Err(failure) => {
+                    document["content"] = json!({ "error": error_json(&failure) });
+                    app.result(&document, text)?;
+                    return Err(failure);
+                }
+            }
+            app.result(&document, text)?;
         }
         subject @ Subject::File(_) => {
             let meter = Meter::default();
             let keys = keys_of(app, &subject, given.as_ref());
-            let work = verify::verify(subject, &keys, meter.clone());
-            let verified = app
+            let survey = Survey::new(Timestamp::now());
+            let work = verify::verify_with(subject, &keys, survey, meter.clone());
+            let (verified, survey) = app
                 .with_progress("reading", Unit::Bytes, &meter, work)
                 .await?;
-            app.result(&verified, file_text(&verified))?;
+            let mut document = serde_json::to_value(&verified).unwrap_or_default();
+            let mut text = file_text(&verified);
+            if let Some(survey) = survey.filter(|_| !args.no_content) {
+                let content = survey.finish(names);
+                document["content"] = serde_json::to_value(&content).unwrap_or_default();
+                text.push_str(&content_text(&content));
+            }
+            app.result(&document, text)?;
         }
     }
     Ok(0)
+}
+
+/// Reads the backup for what its keys add up to.
+async fn content(
+    app: &App,
+    subject: Subject,
+    keys: Keys,
+    names: KeyNames,
+) -> Result<Content, Failure> {
+    let meter = Meter::default();
+    if let Subject::Stored(backup) = &subject {
+        meter.start_bytes(backup.manifest.data.plain_bytes);
+    }
+    let work = read_async(subject, keys, Survey::new(Timestamp::now()), meter.clone());
+    let (survey, _) = app
+        .with_progress("reading", Unit::Bytes, &meter, work)
+        .await?;
+    Ok(survey.finish(names))
 }
 
 fn stored_text(backup: &Backup, lacking: &[String]) -> String {

@@ -47,13 +47,14 @@ pub(super) async fn may(
             .await
             .map_err(wrap)?;
         let asked = wire.call(&[b"RESTORE", key, b"0", b"x"]).await;
-        allowed(asked).map_err(wrap)?;
+        allowed(asked).map_err(|source| Error::writing(&facts.place, source))?;
     }
     if let Some((db, key)) = &wants.commands {
         wire.call(&[b"SELECT", db.to_string().as_bytes()])
             .await
             .map_err(wrap)?;
-        make(&mut wire, key, wants).await.map_err(wrap)?;
+        let asked = make(&mut wire, key, wants).await;
+        asked.map_err(|source| Error::writing(&facts.place, source))?;
     }
     if wants.functions {
         let asked = wire.call(&[b"FUNCTION", b"LOAD", b"x"]).await;

@@ -1,6 +1,9 @@
 //! The way into a file.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +13,14 @@ use super::fit;
 use super::found::Survey;
 use super::plan::{self, Plan};
 use super::{
-    Attention, Backup, OnProgress, Outcome, Progress, Request, Stage, blocking, route_of, survey_of,
+    Attention, Backup, Check, Checked, OnProgress, Outcome, Progress, Request, Stage, blocking,
+    route_of, survey_of,
 };
 use crate::failure::{Failure, Kind};
-use crate::rdb::{DbIndex, Event, Handler};
+use crate::rdb::{DbIndex, Event, FromFn, Handler, Scanner, from_fn};
 use crate::target::file::{Copy, Existing, PendingFile, Rewrite};
 use crate::target::{Expiry, Route};
+use crate::units::HumanCount;
 
 /// Writes a backup into an RDB file: without filters, maps and the like byte for byte the one that was dumped.
 ///
@@ -35,12 +40,14 @@ pub async fn to_file<B: Backup>(
     let mut route = route_of(&request, jiff::Timestamp::now().as_millisecond());
     if route.is_identity() && request.into.is_none() {
         let copy = Watched::new(Copy::new(file), None, progress, cancel);
+        let (check, written) = (request.check, path.to_owned());
         let copied = blocking(move || {
             let (copy, _) = backup.read(copy)?;
             copy.check()?;
-            Ok((copy.keys, copy.inner.finish()?))
+            let (keys, bytes) = (copy.keys, copy.inner.finish()?);
+            Ok((keys, bytes, read_back(check, &written, keys)?))
         });
-        let (keys, bytes) = copied.await?;
+        let (keys, bytes, checked) = copied.await?;
         return Ok(Outcome {
             target,
             keys,
@@ -49,6 +56,7 @@ pub async fn to_file<B: Backup>(
             left_out: 0,
             functions: 0,
             bytes: Some(bytes),
+            checked,
             ..Outcome::default()
         });
     }
@@ -74,10 +82,13 @@ pub async fn to_file<B: Backup>(
         progress,
         cancel,
     );
-    let written = blocking(move || {
+    let (check, path) = (request.check, path.to_owned());
+    let (written, checked) = blocking(move || {
         let (rewrite, _) = backup.read(rewrite)?;
         rewrite.check()?;
-        Ok(rewrite.inner.finish()?)
+        let written = rewrite.inner.finish()?;
+        let checked = read_back(check, &path, written.keys)?;
+        Ok((written, checked))
     })
     .await?;
     Ok(Outcome {
@@ -88,8 +99,52 @@ pub async fn to_file<B: Backup>(
         left_out: written.left_out,
         functions: plan.functions.len() as u64,
         bytes: Some(written.bytes),
+        checked,
         ..Outcome::default()
     })
+}
+
+/// Reads the file that was written: it must be whole, and have so many keys.
+fn read_back(check: Check, path: &Path, keys: u64) -> Result<Option<Checked>, Failure> {
+    if check == Check::None {
+        return Ok(None);
+    }
+    let wrong = |why: String| {
+        Failure::new(
+            Kind::Failed,
+            format!("{} was written, but does not read back", path.display()),
+        )
+        .cause(why)
+        .hint("do not use it; look at the disk, and restore again")
+    };
+    let mut found = 0;
+    let mut count = from_fn(|event: Event<'_>| {
+        found += u64::from(matches!(event, Event::Key(_)));
+        Ok::<(), Infallible>(())
+    });
+    let read = |count: &mut FromFn<_>| {
+        let mut file = File::open(path).map_err(|error| error.to_string())?;
+        let mut scanner = Scanner::new();
+        let mut block = vec![0; 256 << 10];
+        loop {
+            let length = file.read(&mut block).map_err(|error| error.to_string())?;
+            if length == 0 {
+                break;
+            }
+            let fed = scanner.feed(&block[..length], count);
+            fed.map_err(|error| error.to_string())?;
+        }
+        let finished = scanner.finish(count);
+        finished.map(drop).map_err(|error| error.to_string())
+    };
+    read(&mut count).map_err(wrong)?;
+    if found != keys {
+        let (keys, found) = (HumanCount(keys), HumanCount(found));
+        return Err(wrong(format!(
+            "it has {found} keys, and {keys} were written"
+        )));
+    }
+    Ok(Some(Checked::file(check, found)))
 }
 
 /// What [`to_file`] would do, for a dry run. Reads the backup and writes nothing.

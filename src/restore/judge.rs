@@ -1,5 +1,6 @@
 //! What a plan warns of, and what it is refused for.
 
+use super::memory::MemoryPlan;
 use super::plan::{Ingredients, LibraryFate, Plan, UnheldPlan};
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
@@ -28,9 +29,9 @@ impl Plan {
                 HumanCount(survey.field_expiries)
             ));
         }
-        let Some(facts) = ingredients.facts else {
+        if ingredients.facts.is_none() {
             return;
-        };
+        }
         if !survey.modules.is_empty() {
             let names: Vec<&str> = survey.modules.iter().map(String::as_str).collect();
             warn(format!(
@@ -44,12 +45,8 @@ impl Plan {
                 HumanCount(survey.unreadable_libraries)
             ));
         }
-        let info = &facts.info;
-        if info.maxmemory > 0 && info.used_memory > info.maxmemory / 10 * 9 {
-            warn(format!(
-                "the target has used {} of its {} bytes of maxmemory",
-                info.used_memory, info.maxmemory
-            ));
+        if let Some(warning) = self.memory.as_ref().and_then(MemoryPlan::warning) {
+            warn(warning);
         }
     }
 
@@ -130,6 +127,9 @@ impl Plan {
                 HumanCount(self.collisions)
             ))
             .hint("put the databases elsewhere with --map, or choose another prefix"));
+        }
+        if let Some(memory) = &self.memory {
+            memory.judge(place, self.doing(ingredients))?;
         }
         if ingredients.on_conflict != OnConflict::Fail || ingredients.facts.is_none() {
             return Ok(());

@@ -1,13 +1,15 @@
 //! The restore journey: a plan that can be shown, and then done.
 //!
-//! A backup is read two or three times, in full and checked each time: once to learn what it holds and that it is whole,
+//! A backup is read two to four times, in full and checked each time: once to learn what it holds and that it is whole,
 //! once more to look for keys that the target has already (only where it has any), and once to write.
-//! [`prepare`] does the first two and changes nothing; [`Prepared::run`] does the last. [`to_file`] is the way into a file.
+//! [`prepare`] does the first two and changes nothing; [`Prepared::run`] does the last, and reads the backup once more to
+//! compare what the target has then. [`to_file`] is the way into a file.
 //!
 //! What it promises: the target is not touched before the backup has been read and checked in full, and nothing is
 //! written when the plan finds that something can't be.
 
 mod before;
+mod check;
 mod examine;
 mod fetch;
 mod file;
@@ -15,6 +17,7 @@ mod fit;
 mod found;
 mod judge;
 mod library;
+mod memory;
 mod modules;
 mod plan;
 mod show;
@@ -26,22 +29,29 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub use check::{Check, Checked};
 pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
 pub use found::{Depth, Holds, Loss, Survey, Surveyed, UnheldKeys, WayCounts};
 pub use library::Library;
+pub use memory::{MemoryPlan, Scales};
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
 pub use survey::Surveyor;
 
 use crate::failure::{Failure, Kind};
+use crate::rdb::value::FieldExpiries;
 use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
+use crate::stage;
 use crate::target::commands::Dialect;
 use crate::target::facts::TargetFacts;
-use crate::target::live::{self, Conflicts, Losses, OnConflict, Settings, Ways};
+use crate::target::live::{
+    self, Comparing, Conflicts, Losses, OnConflict, Settings, SkippedKeys, Times, Ways, Written,
+};
 use crate::target::way::{Abilities, May, Mode};
 use crate::target::{Error, Expiry, Rename, Route};
+use crate::units::HumanCount;
 
 /// A backup that can be read, as often as it is asked for.
 pub trait Backup: Send + Sync + 'static {
@@ -94,6 +104,8 @@ pub struct Request {
     pub rate: u64,
     /// Whether key names are shown.
     pub names: KeyNames,
+    /// How much of what was written is compared with the backup afterwards.
+    pub check: Check,
     /// Whether the conflicts are to be counted even where they decide nothing: for a dry run.
     pub always_look: bool,
 }
@@ -107,6 +119,8 @@ pub enum Stage {
     Looking,
     /// Keys are written.
     Writing,
+    /// What was written is compared with the backup.
+    Checking,
 }
 
 /// How far a restore is.
@@ -148,6 +162,9 @@ pub struct Outcome {
     /// The length of the file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// What the check afterwards found; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<Checked>,
 }
 
 /// A restore to a live server, ready to run.
@@ -159,6 +176,8 @@ pub struct Prepared<B> {
     ways: Ways,
     request: Request,
     libraries: Vec<Library>,
+    /// The hash of the largest key.
+    largest: Option<u64>,
     plan: Plan,
     progress: OnProgress,
     cancel: CancellationToken,
@@ -342,6 +361,7 @@ async fn attempt<B: Backup>(
     if let Some(failure) = forbidden {
         plan.refuse(failure);
     }
+    let largest = survey.scales.largest();
     let libraries = survey.libraries;
     Ok(Attempt::Prepared(Box::new(Prepared {
         backup: Arc::clone(backup),
@@ -354,6 +374,7 @@ async fn attempt<B: Backup>(
         },
         request: request.clone(),
         libraries,
+        largest,
         plan,
         progress: Arc::clone(progress),
         cancel: cancel.clone(),
@@ -371,7 +392,7 @@ impl<B: Backup> Prepared<B> {
     /// # Errors
     /// What the plan refuses, and whatever happens meanwhile; each error says how much was written.
     pub async fn run(self) -> Result<Outcome, Failure> {
-        if let Some(refusal) = self.plan.refusal {
+        if let Some(refusal) = self.plan.refusal.clone() {
             return Err(refusal.cause("nothing was written"));
         }
         if self.cancel.is_cancelled() {
@@ -409,7 +430,7 @@ impl<B: Backup> Prepared<B> {
         let reader = Arc::clone(&self.backup);
         let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
         // What is left of a key's time counts from here, however long the question took that was asked before.
-        let mut route = self.route;
+        let mut route = self.route.clone();
         if let Expiry::Shift { begin_ms } = &mut route.expiry {
             *begin_ms = self.facts.clock.now_ms();
         }
@@ -423,6 +444,10 @@ impl<B: Backup> Prepared<B> {
         )
         .await
         .map_err(|failure| emptied.told(failure))?;
+        let checked = match self.request.check {
+            Check::None => None,
+            Check::All | Check::Sample => Some(self.check(&route, &settings, written).await?),
+        };
         let unloaded = |library: &&LibraryPlan| library.fate == LibraryFate::Unheld;
         Ok(Outcome {
             target: self.plan.target,
@@ -438,7 +463,63 @@ impl<B: Backup> Prepared<B> {
                 ..written.losses
             },
             bytes: None,
+            checked,
         })
+    }
+
+    /// Compares what was written with the backup.
+    async fn check(
+        &self,
+        route: &Route,
+        written_by: &Settings,
+        written: Written,
+    ) -> Result<Checked, Failure> {
+        let check = self.request.check;
+        let keys = written.keys + written.skipped;
+        let mut settings = settings_of(
+            &self.request,
+            Stage::Checking,
+            check.about(keys),
+            &self.progress,
+            &self.cancel,
+        );
+        settings.skipped = written_by.skipped.clone();
+        (settings.progress)(0);
+        stage::reached("before-check");
+        let chosen = check.chosen(keys, self.largest);
+        let reader = Arc::clone(&self.backup);
+        let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
+        let comparing = Comparing {
+            chosen,
+            expiries: match written.losses.field_expiries {
+                0 => FieldExpiries::Count,
+                _ => FieldExpiries::Ignored,
+            },
+            known: Arc::clone(&self.ways.known),
+            times: match self.facts.has_absolute_ttl()
+                && (written.by_commands == 0 || self.ways.abilities.dialect.set_pxat)
+            {
+                true => Times::Absolute,
+                false => Times::FromThen,
+            },
+        };
+        let found = live::compare(
+            &self.endpoint,
+            &self.facts,
+            route,
+            comparing,
+            &settings,
+            read,
+        )
+        .await
+        .map_err(|failure| {
+            failure.context(format!(
+                "all {} keys were written to {}, but not compared with the backup",
+                HumanCount(written.keys),
+                self.facts.place
+            ))
+        })?;
+        Checked::of(check, found, written.keys, &self.facts)
     }
 }
 
@@ -502,6 +583,7 @@ fn settings_of(
             });
         }),
         cancel: cancel.clone(),
+        skipped: SkippedKeys::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::found::{Loss, Survey, WayCounts};
 use super::library::Library;
+use super::memory::{Doing, MemoryPlan, Occupied};
 use crate::failure::Failure;
 use crate::rdb::DbIndex;
 use crate::target::facts::{TargetFacts, TargetLibraries};
@@ -149,6 +150,9 @@ pub struct Plan {
     pub ways: Option<WayCounts>,
     /// What the target can't hold.
     pub unheld: Vec<UnheldPlan>,
+    /// The memory that the keys need; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryPlan>,
     /// Whether what can't be held is left out, instead of nothing being written.
     pub allow_loss: bool,
     /// What is worth knowing before it begins.
@@ -301,6 +305,7 @@ impl Plan {
             allow_loss: ingredients.loss == Loss::Allowed,
             mode: facts.map(|_| ingredients.mode.as_str()),
             ways: facts.map(|_| survey.ways),
+            memory: None,
             warnings: Vec::new(),
             refused: None,
             refusal: None,
@@ -310,10 +315,31 @@ impl Plan {
                 plan.flush.insert(db.0, keys_there(db));
             }
         }
+        if let Some(facts) = facts.filter(|_| plan.keys > 0) {
+            let doing = plan.doing(ingredients);
+            plan.memory = Some(MemoryPlan::of(&survey.scales, &facts.info, doing));
+        }
         plan.warn(ingredients);
         plan.refusal = plan.judge(ingredients).err();
         plan.refused = plan.refusal.as_ref().map(|failure| failure.message.clone());
         plan
+    }
+
+    /// What happens to the target's own keys, as far as its memory goes.
+    pub(super) fn doing(&self, ingredients: &Ingredients<'_>) -> Doing {
+        let there = |db: &DbIndex| {
+            let keyspace = ingredients.facts.map(|facts| &facts.info.keyspace);
+            keyspace.is_some_and(|keyspace| keyspace.get(&db.0).is_some_and(|db| db.keys > 0))
+        };
+        let targets = target_databases(ingredients.survey, ingredients.route);
+        Doing {
+            flushed_keys: self.flush.values().sum(),
+            on_conflict: ingredients.on_conflict,
+            occupied: match !ingredients.flush && targets.iter().any(there) {
+                true => Occupied::Yes,
+                false => Occupied::No,
+            },
+        }
     }
 
     /// Whether a function library is to be loaded.

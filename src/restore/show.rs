@@ -84,6 +84,9 @@ impl fmt::Display for Plan {
         for found in &self.unheld {
             writeln!(f, "  cannot be held: {found}")?;
         }
+        if let Some(memory) = &self.memory {
+            writeln!(f, "  memory: {memory}")?;
+        }
         for warning in &self.warnings {
             writeln!(f, "  note: {warning}")?;
         }

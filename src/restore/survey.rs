@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::examine::{Examined, Examiner};
 use super::found::{Depth, Holds, Loss, Survey, UnheldKeys, WayCounts};
 use super::library::Library;
+use super::memory::Scales;
 use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::FOOTER_BYTES;
 use crate::rdb::value::DecodeError;
 use crate::rdb::{DbIndex, Event, Handler, KeyHead, LogicalType, ModuleId, ValueType, length};
 use crate::selection::{KeyNames, shown};
-use crate::target::live::Known;
+use crate::target::live::{Known, key_hash};
 use crate::target::way::{Unheld, Way, has_field_expiries};
 use crate::target::{Error, Fate, Route};
 use crate::units::HumanBytes;
@@ -99,6 +100,7 @@ impl Surveyor {
                 collisions: 0,
                 snapshot_ms: route.snapshot_ms,
                 first: None,
+                scales: Scales::default(),
                 first_restored: None,
             },
             route,
@@ -137,6 +139,17 @@ impl Surveyor {
         }
         let key = head.key.decode().map_err(Error::KeyName)?;
         let fate = self.route.fate(head, &key, self.now_ms)?;
+        let meant = match fate {
+            Fate::Written { db, .. } => {
+                self.route.name(&key, &mut self.name);
+                Some(key_hash(db.0, &self.name))
+            }
+            Fate::LeftOut | Fate::Expired => None,
+        };
+        let expires = head.expire_at_ms.is_some();
+        self.survey
+            .scales
+            .key(head.value_type, &key, expires, meant);
         let found = self.survey.databases.entry(head.db).or_default();
         match fate {
             Fate::LeftOut => found.left_out += 1,
@@ -225,6 +238,7 @@ impl Surveyor {
             return;
         }
         self.survey.known.lost.insert(current.number);
+        self.survey.scales.lost();
         let found = self.survey.databases.entry(current.from).or_default();
         found.keys = found.keys.saturating_sub(1);
         found.expires = found.expires.saturating_sub(u64::from(current.expires));
@@ -398,6 +412,7 @@ impl Handler for Surveyor {
             Event::Opaque { offset, what } => self.survey.opaque = Some((offset, what)),
             _ => {}
         }
+        self.survey.scales.event(&event);
         Ok(())
     }
 }

@@ -4,8 +4,8 @@
 //! [`SessionStore::default_match`]; prefixes are configurable, so here the shape of the ID decides, and of the
 //! prefix only what the framework puts there itself.
 
-use super::prefix::{Cut, Shape};
 use crate::config::SessionStore;
+use crate::prefixes::cut::{Cut, Shape};
 
 /// An ID, and the regex that takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -17,7 +17,6 @@ pub mod histogram;
 pub mod journey;
 mod looks;
 pub mod observe;
-mod prefix;
 mod prefixes;
 pub mod report;
 mod sample;

@@ -9,12 +9,13 @@ use serde::Serialize;
 use super::facts::{Expiry, Value};
 use super::histogram::Histogram;
 use super::observe::{Found, Observer, Seen, Wish};
-use super::prefix::{cut, masked};
-use super::prefixes::Prefixes;
+use super::prefixes::{Lasting, counted};
 use super::suggest::Classes;
 use super::sweep::Swept;
 use super::tally::{Tally, expiry};
 use crate::config::SessionRule;
+use crate::prefixes::Prefixes;
+use crate::prefixes::cut::{cut, masked};
 use crate::selection::{KeyNames, shown};
 
 pub use super::prefixes::{OtherPrefixes, PrefixCounts};
@@ -41,7 +42,7 @@ struct Database {
     tally: Tally,
     lives: Vec<Lives>,
     with_ttl: u64,
-    prefixes: Prefixes,
+    prefixes: Prefixes<Lasting>,
     classes: Classes,
 }
 
@@ -124,12 +125,12 @@ impl Database {
         let lives = found.rule.and_then(|rule| self.lives.get_mut(rule));
         if let Some(lives) = lives {
             let value = lives.wish();
-            let bytes = !with_ttl && self.prefixes.wish(&cut(found.key));
+            let bytes = !with_ttl && self.prefixes.tally(&cut(found.key)).wish();
             return Wish { bytes, value };
         }
         let cut = cut(found.key);
         Wish {
-            bytes: !with_ttl && self.prefixes.wish(&cut),
+            bytes: !with_ttl && self.prefixes.tally(&cut).wish(),
             value: self.classes.wish(&cut),
         }
     }
@@ -139,7 +140,7 @@ impl Database {
         let Found { key, rule, .. } = seen.found;
         let expiry = expiry(seen);
         let cut = cut(key);
-        self.prefixes.add(&cut, expiry, seen.bytes);
+        self.prefixes.tally(&cut).add(expiry, seen.bytes);
         self.with_ttl += u64::from(matches!(expiry, Some(Expiry::At(_))));
         match rule.and_then(|rule| self.lives.get_mut(rule)) {
             Some(lives) => lives.seen(seen, expiry),
@@ -148,8 +149,8 @@ impl Database {
     }
 
     fn finish(self, db: u32, names: KeyNames, now_ms: i64) -> DatabaseReport {
-        let without_ttl = self.prefixes.without_ttl();
-        let prefixes = self.prefixes.finish();
+        let without_ttl = self.prefixes.total().without_ttl();
+        let (prefixes, other_prefixes) = counted(self.prefixes);
         let rules = self.tally.counts().into_iter().zip(self.lives);
         let rules = rules.map(|(counts, lives)| RuleReport {
             counts,
@@ -163,8 +164,8 @@ impl Database {
             without_ttl,
             rules: rules.collect(),
             unmatched: self.tally.unmatched(),
-            prefixes: prefixes.listed,
-            other_prefixes: prefixes.others,
+            prefixes,
+            other_prefixes,
             suggestions: self.classes.finish(),
         }
     }

@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::facts::{Expiry, OwnTimeout, Role};
 use super::looks::{Id, Looks, has, is_unmistakable, looks};
-use super::prefix::Cut;
 use super::stores;
 use crate::config::SessionStore;
+use crate::prefixes::cut::Cut;
 
 /// At most so many classes are kept of a database.
 const MOST: usize = 64;

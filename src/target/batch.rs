@@ -38,6 +38,12 @@ pub(crate) enum Asked {
     Removed(u64),
     /// The transaction that gives a key its name.
     Named(u64),
+    /// TIME, for a comparison.
+    Time,
+    /// When a key expires, for a comparison.
+    Expiry,
+    /// What a key holds, for a comparison: the last question about it.
+    Content,
 }
 
 impl Asked {
@@ -49,8 +55,9 @@ impl Asked {
             | Asked::Recoded
             | Asked::Set
             | Asked::Removed(_)
-            | Asked::Named(_) => true,
-            Asked::Select | Asked::Step(_) | Asked::Ready(_) => false,
+            | Asked::Named(_)
+            | Asked::Content => true,
+            Asked::Select | Asked::Step(_) | Asked::Ready(_) | Asked::Time | Asked::Expiry => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::server::{self, Code, ServerError};
 use crate::units::{HumanBytes, HumanCount};
 
 /// What to give to a user that may not restore.
-const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function";
+const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function, for the check afterwards +dump +pexpiretime";
 
 /// The same for plain commands.
 const RIGHTS_OF_COMMANDS: &str = "by plain commands a restore needs +multi +exec +pexpire +pexpireat +persist +rename +renamenx +unlink +del, the commands of the types (+set; +rpush; +sadd; +zadd; +hset +hpexpireat; +xadd +xgroup +xclaim +xsetid +xtrim +xdel +xreadgroup) and the keys ~rdbkeeper:restoring:*";
@@ -37,6 +37,15 @@ pub enum Error {
         #[source]
         reply: Box<ServerError>,
     },
+    /// The server takes no writes now, whoever asks: its last save failed, it lacks replicas, it is read-only.
+    #[error("{place} takes no writes")]
+    NoWrites {
+        /// The server.
+        place: String,
+        /// What it said.
+        #[source]
+        reply: Box<ServerError>,
+    },
     /// A value can't be decoded.
     #[error("the value of {key} in database {db} of the backup is damaged")]
     Value {
@@ -58,6 +67,12 @@ pub enum Error {
         offset: u64,
         /// What is not known.
         what: Unknown,
+    },
+    /// Standard output can't be written.
+    #[error("cannot write to standard output")]
+    Stdout {
+        /// Why.
+        source: std::io::Error,
     },
     /// The backup does not say when it was taken, and `--ttl shift` needs it.
     #[error("this file does not say when it was written")]
@@ -185,6 +200,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// The server was asked whether it would take a key.
+    pub(crate) fn writing(place: &str, source: server::Error) -> Error {
+        match source {
+            server::Error::Reply { reply, .. }
+                if matches!(
+                    reply.code,
+                    Code::Misconf | Code::NoReplicas | Code::ReadOnly
+                ) =>
+            {
+                Error::NoWrites {
+                    place: place.to_owned(),
+                    reply: Box::new(reply),
+                }
+            }
+            source => Error::target(place, source),
+        }
+    }
+
     /// The server could not be asked.
     pub(crate) fn target(place: &str, source: server::Error) -> Error {
         let place = place.to_owned();
@@ -238,6 +271,24 @@ impl From<Error> for Failure {
                 let hint = "restore again with --on-conflict replace once the server is back: what is there already is written once more";
                 return with_causes(kind, Some(hint.to_owned()), &error);
             }
+            Error::NoWrites { reply, .. } => match reply.code {
+                Code::ReadOnly => (
+                    Kind::Refused,
+                    Some("the target is a replica: restore to its primary"),
+                ),
+                Code::NoReplicas => (
+                    Kind::Unavailable,
+                    Some(
+                        "it waits for replicas (`min-replicas-to-write`): see whether they are there",
+                    ),
+                ),
+                _ => (
+                    Kind::Unavailable,
+                    Some(
+                        "its last save failed: see its log (a full disk, a missing right), then try again",
+                    ),
+                ),
+            },
             Error::KeyName(_) | Error::Value { .. } => {
                 (Kind::Damaged, Some("use another copy or another backup"))
             }
@@ -258,7 +309,7 @@ impl From<Error> for Failure {
                     "restore the whole of it with --to-file and let the server that wrote it load the file",
                 ),
             ),
-            Error::Stopped => (Kind::Failed, None),
+            Error::Stopped | Error::Stdout { .. } => (Kind::Failed, None),
             Error::Appeared { .. } => (
                 Kind::Refused,
                 Some("stop what writes to the target, or say --on-conflict skip or replace"),

@@ -124,13 +124,50 @@ impl PendingFile {
             })?;
         Ok(self.written)
     }
+}
 
-    fn failed(&self, source: io::Error) -> Error {
-        Error::File {
-            doing: "write",
-            path: self.path.clone(),
-            source,
+/// What takes a file's bytes: a [`PendingFile`], or a stream, which can't take back what went into it.
+pub trait Sink: Write {
+    /// Where they go, for an error.
+    fn place(&self) -> Place;
+
+    /// Ends it when all of its bytes are written and known to be right. Returns how many there are.
+    ///
+    /// # Errors
+    /// They do not arrive.
+    fn commit(self) -> Result<u64, Error>;
+}
+
+/// Where bytes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Into the file that will have this name.
+    File(PathBuf),
+    /// To standard output.
+    Stdout,
+}
+
+impl Place {
+    /// The error of a write that failed.
+    pub fn failed(&self, source: io::Error) -> Error {
+        match self {
+            Place::File(path) => Error::File {
+                doing: "write",
+                path: path.clone(),
+                source,
+            },
+            Place::Stdout => Error::Stdout { source },
         }
+    }
+}
+
+impl Sink for PendingFile {
+    fn place(&self) -> Place {
+        Place::File(self.path.clone())
+    }
+
+    fn commit(self) -> Result<u64, Error> {
+        PendingFile::commit(self)
     }
 }
 
@@ -175,14 +212,14 @@ const BLOCK: usize = 256 << 10;
 
 /// Writes a backup as it is, byte for byte.
 #[derive(Debug)]
-pub struct Copy {
-    file: PendingFile,
+pub struct Copy<S = PendingFile> {
+    file: S,
     block: Vec<u8>,
 }
 
-impl Copy {
+impl<S: Sink> Copy<S> {
     /// Copies into `file`.
-    pub fn new(file: PendingFile) -> Copy {
+    pub fn new(file: S) -> Copy<S> {
         Copy {
             file,
             block: Vec::with_capacity(2 * BLOCK),
@@ -192,7 +229,7 @@ impl Copy {
     /// Ends the file. To be called when all of the backup has been read and found whole.
     ///
     /// # Errors
-    /// As [`PendingFile::commit`].
+    /// As [`Sink::commit`].
     pub fn finish(mut self) -> Result<u64, Error> {
         self.flush()?;
         self.file.commit()
@@ -201,11 +238,11 @@ impl Copy {
     fn flush(&mut self) -> Result<(), Error> {
         let written = self.file.write_all(&self.block);
         self.block.clear();
-        written.map_err(|source| self.file.failed(source))
+        written.map_err(|source| self.file.place().failed(source))
     }
 }
 
-impl Handler for Copy {
+impl<S: Sink> Handler for Copy<S> {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
@@ -221,11 +258,11 @@ impl Handler for Copy {
 ///
 /// What belongs to no key stays: facts, function libraries and modules' own data; libraries only when every key is meant.
 #[derive(Debug)]
-pub struct Rewrite {
+pub struct Rewrite<S = PendingFile> {
     route: Route,
     /// How many keys, and keys that expire, each database will get.
     sizes: BTreeMap<DbIndex, (u64, u64)>,
-    state: State,
+    state: State<S>,
     version: Option<FileVersion>,
     db: Option<DbIndex>,
     in_key: bool,
@@ -234,10 +271,10 @@ pub struct Rewrite {
 }
 
 #[derive(Debug)]
-enum State {
+enum State<S> {
     /// The version is not known yet.
-    Waiting(PendingFile),
-    Writing(Box<Writer<PendingFile>>, PathBuf),
+    Waiting(S),
+    Writing(Box<Writer<S>>, Place),
     Gone,
 }
 
@@ -254,9 +291,9 @@ pub struct Rewritten {
     pub left_out: u64,
 }
 
-impl Rewrite {
+impl<S: Sink> Rewrite<S> {
     /// Writes into `file`. `sizes` are the hints about each database that a file carries; what is absent gets none.
-    pub fn new(file: PendingFile, route: Route, sizes: BTreeMap<DbIndex, (u64, u64)>) -> Rewrite {
+    pub fn new(file: S, route: Route, sizes: BTreeMap<DbIndex, (u64, u64)>) -> Rewrite<S> {
         Rewrite {
             route,
             sizes,
@@ -272,15 +309,11 @@ impl Rewrite {
     /// Ends the file. To be called when all of the backup has been read and found whole.
     ///
     /// # Errors
-    /// As [`PendingFile::commit`].
+    /// As [`Sink::commit`].
     pub fn finish(mut self) -> Result<Rewritten, Error> {
         match std::mem::replace(&mut self.state, State::Gone) {
-            State::Writing(writer, path) => {
-                let (file, bytes) = writer.finish().map_err(|source| Error::File {
-                    doing: "write",
-                    path,
-                    source,
-                })?;
+            State::Writing(writer, place) => {
+                let (file, bytes) = writer.finish().map_err(|source| place.failed(source))?;
                 file.commit()?;
                 Ok(Rewritten {
                     bytes,
@@ -301,27 +334,19 @@ impl Rewrite {
         };
         self.version = Some(version);
         if let State::Waiting(file) = std::mem::replace(&mut self.state, State::Gone) {
-            let path = file.path.clone();
-            let writer = Writer::new(file, version).map_err(|source| Error::File {
-                doing: "write",
-                path: path.clone(),
-                source,
-            })?;
-            self.state = State::Writing(Box::new(writer), path);
+            let place = file.place();
+            let writer = Writer::new(file, version).map_err(|source| place.failed(source))?;
+            self.state = State::Writing(Box::new(writer), place);
         }
         Ok(())
     }
 
     fn with_writer(
         &mut self,
-        write: impl FnOnce(&mut Writer<PendingFile>) -> io::Result<()>,
+        write: impl FnOnce(&mut Writer<S>) -> io::Result<()>,
     ) -> Result<(), Error> {
         match &mut self.state {
-            State::Writing(writer, path) => write(writer).map_err(|source| Error::File {
-                doing: "write",
-                path: path.clone(),
-                source,
-            }),
+            State::Writing(writer, place) => write(writer).map_err(|source| place.failed(source)),
             State::Waiting(_) | State::Gone => Err(Error::Stopped),
         }
     }
@@ -373,7 +398,7 @@ impl Rewrite {
     }
 }
 
-impl Handler for Rewrite {
+impl<S: Sink> Handler for Rewrite<S> {
     type Error = Failure;
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {

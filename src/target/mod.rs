@@ -1,7 +1,8 @@
 //! RDB becomes keys on a live server, or a file.
 //!
 //! [`Route`] decides for each key of a backup whether it is meant, where it goes and when it expires; [`live`] writes
-//! what it chose by pipelined RESTORE, or by plain [`commands`] where [`way`] says so, [`mod@file`] as another RDB file. Both take the events of a scan as a
+//! what it chose by pipelined RESTORE, or by plain [`commands`] where [`way`] says so, [`mod@file`] as another RDB file;
+//! [`out`] is where other forms of it go. Both take the events of a scan as a
 //! [`Handler`](crate::rdb::Handler), so whoever reads the backup drives them.
 //!
 //! What it promises: memory is bounded by a few batches and one value; a file appears under its name whole or not at all;
@@ -14,6 +15,7 @@ mod error;
 pub mod facts;
 pub mod file;
 pub mod live;
+pub mod out;
 mod pump;
 mod route;
 pub mod way;

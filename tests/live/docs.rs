@@ -276,12 +276,13 @@ impl Drop for Machine {
     }
 }
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "README.md",
     "docs/restore.md",
     "docs/configuration.md",
     "docs/sessions.md",
     "docs/encryption.md",
+    "docs/inspect.md",
 ];
 
 #[test]
@@ -434,6 +435,27 @@ fn every_command_of_the_reference_works_as_a_user_with_the_fewest_rights() {
         return;
     };
     assert!(ran.stdout.contains("by replication"), "{}", ran.stdout);
+}
+
+#[test]
+fn every_command_of_the_page_on_looking_inside_works() {
+    let page = "docs/inspect.md";
+    if !has(page, &["bash", "ps", "redis-cli", "redis-check-rdb", "cmp"]) {
+        return;
+    }
+    let kind = servers::usual();
+    let mut machine = Machine::start(kind);
+    data::fill(&mut machine.client(), kind);
+    let other = Server::start(kind);
+    let theirs = format!("-p {}", other.port());
+    machine.replaced.push(("-p 6380".to_owned(), theirs));
+    let ran = machine.run(page, "redis-cli save\nrdbkeeper backup now\n");
+    assert!(ran.stdout.contains("errors: 0,"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" 0 changed, "), "{}", ran.stdout);
+    let mut here = Contents::of(&mut machine.client()).only(|db, _, _| db == 1);
+    // Of one database alone they do not come along.
+    here.functions = None;
+    here.must_equal(&Contents::of(&mut other.client()), page);
 }
 
 #[test]

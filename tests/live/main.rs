@@ -19,6 +19,7 @@ mod encryption;
 mod harness;
 mod health;
 mod hooks;
+mod inspect;
 mod journey;
 mod notices;
 mod prune;

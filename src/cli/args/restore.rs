@@ -98,6 +98,9 @@ pub struct RestoreArgs {
     /// What becomes of expiries
     #[arg(long, value_name = "POLICY", value_enum, default_value_t, help_heading = CHANGES)]
     pub ttl: Ttl,
+    /// What is compared with the backup afterwards; a difference is exit code 1
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = SAFETY)]
+    pub check: Check,
     /// At most so many keys a second
     #[arg(long, value_name = "KEYS_PER_SECOND", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "to_file", help_heading = SAFETY)]
     pub rate: Option<u64>,
@@ -183,6 +186,18 @@ pub enum Ttl {
     Shift,
     /// None
     Strip,
+}
+
+/// What is compared with the backup after a restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// Every key; of a file, that it can be read back whole
+    All,
+    /// About a thousand keys, evenly chosen, and the largest
+    #[default]
+    Sample,
+    /// Nothing
+    None,
 }
 
 /// The heading of what a restore changes on the way.

@@ -1,6 +1,6 @@
-use super::super::prefix::cut;
 use super::*;
 use crate::config::KeyRegex;
+use crate::prefixes::cut::cut;
 use crate::units::parse_duration;
 
 const NOW: i64 = 1_795_383_079_411;

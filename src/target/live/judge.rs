@@ -147,6 +147,7 @@ impl<'a> Tally<'a> {
         match (&reply.code, self.settings.on_conflict) {
             (Code::BusyKey, OnConflict::Skip) => {
                 self.written.skipped += 1;
+                self.settings.skipped.add(db, key);
                 return ControlFlow::Continue(());
             }
             (Code::BusyKey, OnConflict::Fail) => {
@@ -247,13 +248,15 @@ impl Judge for Tally<'_> {
     fn judge(&mut self, asked: Asked, db: u32, key: &[u8], reply: Reply) -> ControlFlow<()> {
         match asked {
             // Without its database no key may follow.
-            Asked::Select | Asked::Exists => match reply.as_error() {
-                Some(reply) => {
-                    self.fatal.get_or_insert(Fatal::Refused(reply));
-                    return ControlFlow::Break(());
+            Asked::Select | Asked::Exists | Asked::Time | Asked::Expiry | Asked::Content => {
+                match reply.as_error() {
+                    Some(reply) => {
+                        self.fatal.get_or_insert(Fatal::Refused(reply));
+                        return ControlFlow::Break(());
+                    }
+                    None => return ControlFlow::Continue(()),
                 }
-                None => return ControlFlow::Continue(()),
-            },
+            }
             Asked::Step(number) => return self.step(number, &reply),
             Asked::Ready(number) => {
                 let flow = self.step(number, &reply);

@@ -3,13 +3,18 @@
 //! A thread reads the backup and makes batches; a pump sends them. The numbers in every result and every
 //! error count the server's own answers, never what was sent.
 
+mod compare;
+mod comparing;
 mod feed;
 mod judge;
 mod known;
 mod lane;
 mod maker;
 mod making;
+mod sample;
 mod sender;
+mod skipped;
+mod verdict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,14 +24,19 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use self::compare::KeyComparer;
+pub use self::comparing::{Comparing, Times, compare};
 use self::feed::Feeder;
 pub use self::feed::KeyLooker;
 use self::judge::{Look, Tally};
 pub use self::known::{Known, Numbers};
 use self::lane::Outlet;
 use self::making::Making;
+pub use self::sample::{Chosen, key_hash};
 pub use self::sender::KeySender;
 use self::sender::Means;
+pub use self::skipped::{Skipped, SkippedKeys};
+pub use self::verdict::{Comparison, Counted, Difference, Unlike};
 use super::pump::{End, Judge, pump};
 use super::way::Abilities;
 use super::{Error, Route, TargetFacts};
@@ -83,6 +93,8 @@ pub struct Settings {
     pub progress: Arc<dyn Fn(u64) + Send + Sync>,
     /// Stops it.
     pub cancel: CancellationToken,
+    /// Takes the names of the keys that were there and stayed.
+    pub skipped: SkippedKeys,
 }
 
 /// What was written, by the server's answers.

@@ -45,8 +45,18 @@ fn replicas_and_cluster_nodes_are_refused() {
 fn a_target_without_room_says_so_and_how_far_it_came() {
     let kind = servers::usual();
     let dumped = many(20_000);
-    let server = Server::with(kind, Options::new().config("maxmemory 6mb"));
-    let failure = run(&dumped, &server, Request::default()).unwrap_err();
+    let server = Server::start(kind);
+    // The limit comes when the plan is made; before, it would refuse what can't fit.
+    let failure = wait(async {
+        let token = CancellationToken::new();
+        let (to, quiet) = (endpoint(&server), silent());
+        let prepared =
+            restore::prepare(dumped.backup(), to, Request::default(), quiet, token).await;
+        let limit = cmd!["CONFIG", "SET", "maxmemory", "6mb"];
+        server.client().run(limit);
+        good(prepared).run().await
+    })
+    .unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
     assert!(failure.hint.as_ref().unwrap().contains("maxmemory"));
     assert!(failure.causes[0].starts_with("OOM"), "{failure:?}");

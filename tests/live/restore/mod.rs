@@ -1,11 +1,13 @@
 //! Restores of plain RDB files by the library: what arrives, what is refused, and what a stop leaves behind.
 
 mod across;
+mod check;
 mod commands;
 mod conflicts;
 mod emptying;
 mod file;
 mod limits;
+mod memory;
 mod selective;
 mod speed;
 

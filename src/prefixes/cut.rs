@@ -14,11 +14,11 @@ const LONGEST_WORD: usize = 16;
 /// In front of what may be an ID or not, words have so many letters.
 const SHORTEST_WORD: usize = 3;
 /// A prefix is no longer than this.
-pub(super) const LONGEST_PREFIX: usize = 96;
+pub const LONGEST_PREFIX: usize = 96;
 
 /// What follows a prefix, by its looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Shape {
+pub enum Shape {
     /// Nothing: the name is whole.
     Whole,
     /// So many hex digits.
@@ -33,19 +33,19 @@ pub(super) enum Shape {
 
 /// A key's name, cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cut<'k> {
+pub struct Cut<'k> {
     /// What may be shown.
-    pub(super) prefix: &'k [u8],
+    pub prefix: &'k [u8],
     /// What may not.
-    pub(super) rest: &'k [u8],
+    pub rest: &'k [u8],
     /// Its looks.
-    pub(super) shape: Shape,
+    pub shape: Shape,
     /// Whether the prefix cannot be the beginning of an ID.
-    pub(super) sure: bool,
+    pub sure: bool,
 }
 
 /// Cuts a key's name.
-pub(super) fn cut(key: &[u8]) -> Cut<'_> {
+pub fn cut(key: &[u8]) -> Cut<'_> {
     let mut begin = 0;
     loop {
         let segment = &key[begin..];
@@ -65,7 +65,7 @@ pub(super) fn cut(key: &[u8]) -> Cut<'_> {
 }
 
 /// The prefix that is the next shorter one, cut at a separator; `None` for what has none.
-pub(super) fn parent(prefix: &[u8]) -> Option<&[u8]> {
+pub fn parent(prefix: &[u8]) -> Option<&[u8]> {
     let (_, before) = prefix.split_last()?;
     let end = before
         .iter()
@@ -74,7 +74,7 @@ pub(super) fn parent(prefix: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether a prefix ends where a part of the name ends for certain.
-pub(super) fn ends_hard(prefix: &[u8]) -> bool {
+pub fn ends_hard(prefix: &[u8]) -> bool {
     prefix.last().is_some_and(|byte| is_hard(*byte))
 }
 
@@ -333,7 +333,7 @@ fn shape(rest: &[u8]) -> Shape {
 
 /// A key's name for a person's eyes, its ID left out: its prefix where that is certain, else at most its
 /// first 4 bytes, and its length.
-pub(super) fn masked(key: &[u8]) -> String {
+pub fn masked(key: &[u8]) -> String {
     let cut = cut(key);
     let head = if cut.sure && cut.shape != Shape::Whole && !cut.prefix.is_empty() {
         cut.prefix
