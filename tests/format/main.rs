@@ -6,9 +6,14 @@
     unreachable_pub
 )]
 
+mod bounds;
 mod corpus;
 mod damage;
 mod edges;
+#[path = "../shared/elements.rs"]
+mod elements;
+mod fuzz_seeds;
+mod goldens;
 mod live;
 mod made;
 mod properties;

@@ -31,3 +31,4 @@ mod sources;
 mod storages;
 mod stores;
 mod trouble;
+mod values;

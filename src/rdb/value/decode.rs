@@ -132,6 +132,7 @@ impl Decoder {
             self.pending = Vec::new();
         }
         self.nodes.shrink(KEEP);
+        self.stream.shrink(KEEP);
         self.state = match (self.code, self.family) {
             (0 | 9..=13 | 16 | 17 | 20, _) | (23, Family::Redis) => State::One,
             (24 | 25, _) => State::Base,
@@ -281,26 +282,32 @@ impl Decoder {
         sink: &mut impl FnMut(Element<'_>) -> Result<(), E>,
     ) -> Result<(), Stop<E>> {
         let [one, two] = self.nodes.rooms();
+        // What is compressed is inflated when the whole unit is there, or each byte that comes would do it anew.
         let element = match (self.code, self.family) {
             (1 | 2, _) => Element::Item(unit.text(one)?),
-            (3, _) => Element::Scored {
-                member: unit.text(one)?,
-                score: unit.text_score()?,
-            },
-            (5, _) => Element::Scored {
-                member: unit.text(one)?,
-                score: f64::from_le_bytes(unit.fixed()?),
-            },
-            (4, _) => Element::Field {
-                field: unit.text(one)?,
-                value: unit.text(two)?,
-                expire_at_ms: None,
-            },
-            (22, Family::Valkey) => Element::Field {
-                field: unit.text(one)?,
-                value: unit.text(two)?,
-                expire_at_ms: Some(i64::from_le_bytes(unit.fixed()?)).filter(|at| *at != -1),
-            },
+            (3, _) => {
+                let (member, score) = (unit.string()?, unit.text_score()?);
+                Element::Scored {
+                    member: nodes::text(&member, one)?,
+                    score,
+                }
+            }
+            (5, _) => {
+                let (member, score) = (unit.string()?, unit.fixed()?);
+                Element::Scored {
+                    member: nodes::text(&member, one)?,
+                    score: f64::from_le_bytes(score),
+                }
+            }
+            (4, _) => field(unit, None, [one, two])?,
+            (22, Family::Valkey) => {
+                let (field, value, at) = (unit.string()?, unit.string()?, unit.fixed()?);
+                Element::Field {
+                    field: nodes::text(&field, one)?,
+                    value: nodes::text(&value, two)?,
+                    expire_at_ms: Some(i64::from_le_bytes(at)).filter(|at| *at != -1),
+                }
+            }
             (22 | 24, _) => {
                 let expiry = unit.length()?;
                 let expire_at_ms = match (expiry, self.code) {
@@ -316,11 +323,7 @@ impl Decoder {
                     (_, Some(Ok(at))) => Some(at),
                     _ => return Err(Stop::Fault(Fault::Number)),
                 };
-                Element::Field {
-                    field: unit.text(one)?,
-                    value: unit.text(two)?,
-                    expire_at_ms,
-                }
+                field(unit, expire_at_ms, [one, two])?
             }
             (14, _) => {
                 let string = unit.string()?;
@@ -339,6 +342,21 @@ impl Decoder {
         };
         nodes::emit(sink, element)
     }
+}
+
+/// A field and its value.
+#[inline]
+fn field<'a: 'b, 'b, E>(
+    unit: &mut Unit<'a>,
+    expire_at_ms: Option<i64>,
+    [one, two]: [&'b mut Vec<u8>; 2],
+) -> Result<Element<'b>, Stop<E>> {
+    let (field, value) = (unit.string()?, unit.string()?);
+    Ok(Element::Field {
+        field: nodes::text(&field, one)?,
+        value: nodes::text(&value, two)?,
+        expire_at_ms,
+    })
 }
 
 /// Decodes a value that is whole.

@@ -20,7 +20,7 @@ pub enum FieldExpiries {
 /// Sums up elements: equal for equal contents, whichever server wrote them and in whatever order a set, a hash or a
 /// sorted set was kept.
 ///
-/// Of a stream the entries, its last ID, its groups with their last IDs and their pending entries with owner, time and
+/// A score of −0 is as one of 0. Of a stream the entries, its last ID, its groups with their last IDs and their pending entries with owner, time and
 /// count are content; the times of consumers, consumers without pending entries, and what servers before 7.0 do not know
 /// are not.
 #[derive(Clone, Debug)]
@@ -66,8 +66,13 @@ impl ContentDigest {
                 }
             }
             Element::Scored { member, score } => {
-                let bits = if score.is_nan() { f64::NAN } else { score }.to_bits();
-                self.unordered(xxh3_128_with_seed(member, mix64(bits)));
+                // One NaN is as good as another; and from 7.0 on a small sorted set makes 0 of −0.
+                let score = match score {
+                    score if score.is_nan() => f64::NAN,
+                    0.0 => 0.0,
+                    score => score,
+                };
+                self.unordered(xxh3_128_with_seed(member, mix64(score.to_bits())));
             }
             Element::Field {
                 field,

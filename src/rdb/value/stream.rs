@@ -19,40 +19,86 @@ pub struct Entry<'a> {
 }
 
 /// The fields and values of an entry.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
-    /// All their bytes, one after the other.
+    names: Parts<'a>,
+    values: Parts<'a>,
+}
+
+/// Every so many of the strings in `bytes`, which stand one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Parts<'a> {
     bytes: &'a [u8],
-    /// Where each ends.
+    /// Where each string ends.
     ends: &'a [usize],
+    first: usize,
+    step: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn get(&self, index: usize) -> &'a [u8] {
+        let at = self.first + index * self.step;
+        let start = match at {
+            0 => 0,
+            at => self.ends[at - 1],
+        };
+        &self.bytes[start..self.ends[at]]
+    }
 }
 
 impl<'a> Fields<'a> {
     /// Fields and values in turn: `bytes` holds them one after the other, `ends` says where each ends.
     pub fn new(bytes: &'a [u8], ends: &'a [usize]) -> Fields<'a> {
-        Fields { bytes, ends }
+        let ends = &ends[..ends.len() / 2 * 2];
+        let part = |first| Parts {
+            bytes,
+            ends,
+            first,
+            step: 2,
+        };
+        Fields {
+            names: part(0),
+            values: part(1),
+        }
+    }
+
+    /// Values whose names stand elsewhere, once for many entries. There are as many of the one as of the other.
+    pub(super) fn with_names(
+        (names, name_ends): (&'a [u8], &'a [usize]),
+        (values, value_ends): (&'a [u8], &'a [usize]),
+    ) -> Fields<'a> {
+        let part = |bytes, ends| Parts {
+            bytes,
+            ends,
+            first: 0,
+            step: 1,
+        };
+        Fields {
+            names: part(names, name_ends),
+            values: part(values, value_ends),
+        }
     }
 
     /// How many pairs there are.
     pub fn len(&self) -> usize {
-        self.ends.len() / 2
+        self.values.ends.len() / self.values.step
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.values.ends.is_empty()
     }
 
     /// The pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let (bytes, ends) = (self.bytes, self.ends);
-        let mut start = 0;
-        ends.chunks_exact(2).map(move |pair| {
-            let field = &bytes[start..pair[0]];
-            let value = &bytes[pair[0]..pair[1]];
-            start = pair[1];
-            (field, value)
-        })
+        let Fields { names, values } = *self;
+        (0..self.len()).map(move |index| (names.get(index), values.get(index)))
+    }
+}
+
+impl PartialEq for Fields<'_> {
+    fn eq(&self, other: &Fields<'_>) -> bool {
+        self.iter().eq(other.iter())
     }
 }
 

@@ -71,10 +71,20 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Gives back what grew beyond `keep` bytes.
+    pub(super) fn shrink(&mut self, keep: usize) {
+        self.pending = Vec::new();
+        if self.room.capacity() > keep {
+            self.room = Vec::new();
+        }
+        if self.node.capacity() > keep {
+            self.node = Node::default();
+        }
+    }
+
     /// Begins a stream.
     pub(super) fn begin(&mut self, version: Version) -> Stage {
         self.version = version;
-        self.pending = Vec::new();
         Stage::NodeCount
     }
 
@@ -129,7 +139,7 @@ impl Reader {
                 match left {
                     1 => {
                         // Servers write them in order; those who look one up count on it.
-                        self.pending.sort_by_key(|(pending, _)| pending.id);
+                        self.pending.sort_unstable_by_key(|(pending, _)| pending.id);
                         Stage::ConsumerCount(groups)
                     }
                     left => Stage::Pending(groups, left - 1),
@@ -347,12 +357,18 @@ struct Node {
     /// The names of the usual fields, one after the other, and where each ends.
     names: Vec<u8>,
     name_ends: Vec<usize>,
-    /// Fields and values of an entry in turn, and where each ends.
+    /// The values of an entry, or its fields and values in turn, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Node {
+    /// In bytes.
+    fn capacity(&self) -> usize {
+        let ends = self.name_ends.capacity() + self.ends.capacity();
+        self.names.capacity() + self.bytes.capacity() + ends * size_of::<usize>()
+    }
+
     fn entries<E>(
         &mut self,
         node: StreamId,
@@ -381,28 +397,26 @@ impl Node {
             };
             self.bytes.clear();
             self.ends.clear();
-            if flags & SAME_FIELDS != 0 {
-                let mut start = 0;
-                for end in &self.name_ends {
-                    self.bytes.extend_from_slice(&self.names[start..*end]);
-                    self.ends.push(self.bytes.len());
-                    start = *end;
-                    let value = next(&mut items)?;
-                    self.bytes.extend_from_slice(value.bytes(&mut digits));
-                    self.ends.push(self.bytes.len());
-                }
-            } else {
-                let pairs = count(&mut items)?;
-                for _ in 0..pairs {
-                    for item in [next(&mut items)?, next(&mut items)?] {
-                        self.bytes.extend_from_slice(item.bytes(&mut digits));
-                        self.ends.push(self.bytes.len());
-                    }
-                }
+            // The usual names are lent from where they stand: copied, a long one would be as often as there are entries.
+            let usual = flags & SAME_FIELDS != 0;
+            let strings = match usual {
+                true => self.name_ends.len() as u64,
+                false => count(&mut items)?.saturating_mul(2),
+            };
+            for _ in 0..strings {
+                let string = next(&mut items)?;
+                self.bytes.extend_from_slice(string.bytes(&mut digits));
+                self.ends.push(self.bytes.len());
             }
             number(&mut items)?;
             if flags & DELETED == 0 {
-                let fields = Fields::new(&self.bytes, &self.ends);
+                let fields = match usual {
+                    true => Fields::with_names(
+                        (&self.names, &self.name_ends),
+                        (&self.bytes, &self.ends),
+                    ),
+                    false => Fields::new(&self.bytes, &self.ends),
+                };
                 emit(sink, Element::Entry(Entry { id, fields }))?;
             }
         }

@@ -375,6 +375,17 @@ fn swapped_values_are_another_content() {
 }
 
 #[test]
+fn a_zero_is_the_same_whatever_its_sign_since_servers_lose_that() {
+    let scored = |score: f64| [Owned::Scored(b"m".to_vec(), score.to_bits())];
+    let of = |score| digest(LogicalType::Zset, &scored(score));
+    assert_eq!(of(0.0), of(-0.0));
+    assert_ne!(of(1.0), of(-1.0));
+    let zset = value_type(5, Family::Redis);
+    let again = decoded(zset, &encoded(zset, &scored(-0.0)), 64).unwrap();
+    assert_eq!(again, scored(-0.0));
+}
+
+#[test]
 fn each_server_is_given_what_it_knows() {
     use FieldsExpire::{No, Yes};
     let code = |logical, expire, family, version| {

@@ -7,6 +7,9 @@ pub mod backup;
 pub mod client;
 pub mod compare;
 pub mod data;
+#[path = "../../shared/elements.rs"]
+pub mod elements;
+pub mod encodings;
 pub mod poll;
 pub mod program;
 pub mod proxy;
