@@ -262,6 +262,18 @@ done
 # Beside sessions and results two keys of database 1 and four of database 3 have no TTL.
 [ "$without" -le 6 ] || fail "$without keys are still without TTL"
 
+heading "Look inside: what is in a backup, and what has the sweep changed?"
+old=$(find backups/sessions -mindepth 1 -maxdepth 1 -type d -name '2*' | sort | tail -n 1)
+run rdbkeeper backup now sessions
+run rdbkeeper backup keys celery --type list --type set
+run rdbkeeper backup export celery --format jsonl --match 'unacked*' -o unacked.jsonl
+printf '\n%s$ head -c 160 unacked.jsonl%s\n' "$bold" "$plain"
+head -c 160 unacked.jsonl
+printf '…\n\n%s$ rdbkeeper backup diff %s sessions > changes; tail -n 2 changes%s\n' "$bold" "${old##*/}" "$plain"
+rdbkeeper backup diff "${old##*/}" sessions >changes
+tail -n 2 changes
+grep -q '^0 added, [1-9].* removed, [1-9].* changed' changes || fail "the sweep's changes are not told"
+
 heading "By itself: the daemon, in a hurry"
 say "Six hours are too long for a demo: the same configuration, with a backup every five seconds."
 sed 's,^schedule = .*,schedule = "*/5 * * * * *",' rdbkeeper.toml >hurry.toml
