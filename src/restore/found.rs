@@ -121,6 +121,8 @@ pub struct Survey {
     pub first: Option<(DbIndex, Vec<u8>)>,
     /// The first one that goes by RESTORE.
     pub first_restored: Option<(DbIndex, Vec<u8>)>,
+    /// What the keys weigh.
+    pub scales: Scales,
 }
 
 impl std::fmt::Debug for Survey {
