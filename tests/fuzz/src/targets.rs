@@ -16,8 +16,11 @@ use rdbkeeper::rdb::value::{
 use rdbkeeper::rdb::{Event, Family, Scanner, StringRef, ValueType, from_fn, lzf};
 use rdbkeeper::sessions::stores::{companions, hash_fields, read_hash, read_text, role};
 
+/// What is done to some bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is that of its folder of seeds, too.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+pub const ALL: [(&str, Target); 7] = [
     ("scanner", scanner),
     ("value", value),
     ("packed", packed),

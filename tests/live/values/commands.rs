@@ -37,11 +37,11 @@ fn commands(dialect: Dialect, logical: LogicalType, elements: &[Owned]) -> (Vec<
     (commands, made.lost)
 }
 
+/// The greatest ID that was deleted, and how many entries were added.
+type History = (StreamId, u64);
+
 /// What a stream knows of itself, without what the server works out.
-fn facts(
-    elements: &[Owned],
-    with_history: bool,
-) -> Option<(u64, StreamId, Option<(StreamId, u64)>)> {
+fn facts(elements: &[Owned], with_history: bool) -> Option<(u64, StreamId, Option<History>)> {
     elements.iter().find_map(|element| match element {
         Owned::Stream(StreamFacts {
             length,
