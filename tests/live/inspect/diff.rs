@@ -18,7 +18,7 @@ fn what_was_added_removed_and_changed_is_told_and_nothing_else() {
     client.run(cmd!["DEL", "string:lzf"]);
     client.run(cmd!["RPUSH", "list:3000", "x"]);
     client.run(cmd!["PEXPIREAT", "hash:129", 4_102_444_800_000_u64]);
-    client.run(cmd!["SET", "expiring:string", "another", "PX", 1000_000]);
+    client.run(cmd!["SET", "expiring:string", "another", "PX", 1_000_000]);
     client.run(cmd!["DEL", "set:ints:1"]);
     client.run(cmd!["LPUSH", "set:ints:1", "1"]);
     client.run(cmd!["HSET", "hash:2", "field 0", "other"]);
