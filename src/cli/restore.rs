@@ -359,7 +359,7 @@ async fn to_server(
         && !args.yes
         && let Some(question) = prepared.plan().question()
     {
-        agree(&question).await?;
+        app.stoppable(agree(&question)).await?;
     }
     for warning in &prepared.plan().warnings {
         tracing::warn!("{warning}");
@@ -431,6 +431,10 @@ async fn log_in(mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
     let asked = tokio::task::spawn_blocking(move || rpassword::prompt_password(prompt)).await;
     match asked {
         Ok(Ok(password)) => endpoint.password = Some(Secret::new(password)),
+        // The signal ended the waiting.
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {
+            return Err(interrupted());
+        }
         _ => return Err(failure),
     }
     Ok(endpoint)
@@ -444,7 +448,8 @@ async fn agree(question: &str) -> Result<(), Failure> {
     }
     let question = question.to_owned();
     let answer = tokio::task::spawn_blocking(move || {
-        let mut err = std::io::stderr().lock();
+        // Not locked while it waits: whoever answers by Ctrl-C is told that it stops.
+        let mut err = std::io::stderr();
         write!(err, "{question}? [y/N] ").and_then(|()| err.flush())?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;

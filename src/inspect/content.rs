@@ -17,6 +17,9 @@ use crate::prefixes::{Prefixes, Tally};
 use crate::rdb::{Event, Handler, KeyHead, LogicalType};
 use crate::selection::KeyNames;
 
+/// A prefix that fewer keys share is not listed where names are masked.
+const SHARED_BY: u64 = 8;
+
 /// So many of the largest keys are listed.
 const LARGEST: usize = 10;
 
@@ -251,8 +254,18 @@ impl Survey {
             counts,
         });
         let table = self.prefixes.finish(|counts| (counts.bytes, counts.keys));
-        let prefixes = table.listed.into_iter();
-        let prefixes = prefixes.map(|(prefix, counts)| OfPrefix { prefix, counts });
+        let (mut others, mut rest) = table.others;
+        let mut prefixes = Vec::new();
+        for (prefix, counts) in table.listed {
+            // What few keys share may be a person's name or a token; what none share is no prefix.
+            let tells = self.names == KeyNames::Masked && counts.keys < SHARED_BY;
+            if tells || prefix == "*" {
+                others += usize::from(prefix != "*");
+                rest.absorb(&counts);
+            } else {
+                prefixes.push(OfPrefix { prefix, counts });
+            }
+        }
         let mut largest: Vec<Held> = self.largest.into_iter().map(|held| held.0).collect();
         largest.sort_unstable_by(|a, b| b.cmp(a));
         let largest = largest.into_iter().map(|held| Large {
@@ -266,14 +279,13 @@ impl Survey {
             bytes: held.bytes,
             expire_at_ms: held.expire_at_ms,
         });
-        let (others, counts) = table.others;
         Content {
             at: self.now,
             types: types.collect(),
-            prefixes: prefixes.collect(),
+            prefixes,
             other_prefixes: Others {
                 prefixes: others,
-                counts,
+                counts: rest,
             },
             largest: largest.collect(),
         }
@@ -353,6 +365,34 @@ mod tests {
                 .collect();
             assert_eq!(found, [wanted], "{expire_at_ms:?}");
         }
+    }
+
+    #[test]
+    fn what_few_names_share_is_not_listed_unless_it_is_asked_for() {
+        let mut names: Vec<String> = (0..8).map(|n| format!("cart:{n:032x}")).collect();
+        names.extend(
+            [
+                "sess:alice:data",
+                "sess:alice:cart",
+                "deadbeef:cart",
+                "celery",
+            ]
+            .map(str::to_owned),
+        );
+        let keys: Vec<(&[u8], usize, Option<i64>)> = names
+            .iter()
+            .map(|name| (name.as_bytes(), 1, None))
+            .collect();
+        let masked = surveyed(&keys, 0, KeyNames::Masked);
+        let listed: Vec<&str> = masked
+            .prefixes
+            .iter()
+            .map(|row| row.prefix.as_str())
+            .collect();
+        assert_eq!(listed, ["cart:*"]);
+        assert_eq!(masked.other_prefixes.counts.keys, 4);
+        let shown = surveyed(&keys, 0, KeyNames::Shown);
+        assert!(shown.prefixes.iter().any(|row| row.prefix == "celery"));
     }
 
     #[test]

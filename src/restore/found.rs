@@ -34,7 +34,7 @@ pub enum Loss {
     Allowed,
 }
 
-/// Which values are decoded when a backup is surveyed.
+/// Of which streams it is learned what commands must know beforehand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
     /// Those that can't go as they are, by their type.
@@ -101,7 +101,7 @@ pub struct Survey {
     pub in_pieces: bool,
     /// What is known of single keys.
     pub known: Known,
-    /// Values that must be decoded for an answer were not: see [`Depth`].
+    /// Of some streams too little was learned: see [`Depth`].
     pub too_shallow: bool,
     /// Function libraries.
     pub libraries: Vec<Library>,

@@ -250,7 +250,7 @@ struct Ask<B> {
 /// What came of preparing.
 enum Attempt<B> {
     Prepared(Box<Prepared<B>>),
-    /// Some values are too long to go as they are, and must be decoded before anything is written.
+    /// Some streams are too long to go as they are, and more must be known of them before anything is written.
     TooShallow,
     /// The target does not let us RESTORE, for this reason, so that all must go by commands.
     NoRestore(Failure),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_util::sync::CancellationToken;
 
-use super::examine::{Examined, Examiner};
+use super::examine::{Examined, Examiner, Sight};
 use super::found::{Depth, Holds, Loss, Survey, UnheldKeys, WayCounts};
 use super::library::Library;
 use super::memory::Scales;
@@ -62,6 +62,7 @@ struct Current {
     way: Way,
     /// Whether it is decoded.
     examined: bool,
+    sight: Sight,
     payload_bytes: u64,
     /// The beginning of a module's value, until it has told whose it is.
     module: Option<Vec<u8>>,
@@ -213,7 +214,15 @@ impl Surveyor {
             value_type: head.value_type,
             expires,
             way,
-            examined: !is_module && (way != Way::AsIs || holds.depth == Depth::Everything),
+            // A layout that is known by description only proves nothing against a value that goes as it is.
+            examined: !is_module
+                && (way != Way::AsIs
+                    || head.value_type.is_tried()
+                    || holds.depth == Depth::Everything),
+            sight: match (way, holds.depth) {
+                (Way::AsIs, Depth::Needed) => Sight::Content,
+                _ => Sight::Ghosts,
+            },
             payload_bytes: (head.meta.len() + 1 + FOOTER_BYTES) as u64,
             module: (is_module && holds.modules.is_some()).then(Vec::new),
         };
@@ -226,7 +235,7 @@ impl Surveyor {
         if current.examined
             && let Some(examiner) = &mut self.examiner
         {
-            examiner.start(head.value_type);
+            examiner.start(head.value_type, current.sight);
         }
         self.current = Some(current);
     }
@@ -325,7 +334,8 @@ impl Surveyor {
                 self.lose(current, Unheld::Size);
                 return Ok(());
             }
-            self.survey.too_shallow |= !current.examined;
+            self.survey.too_shallow |=
+                logical == LogicalType::Stream && current.sight == Sight::Content;
         }
         if abilities.overflows(bytes) {
             current.way = Way::Commands;

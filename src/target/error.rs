@@ -181,8 +181,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The path names a folder, or nothing.
-    #[error("{path} is not a file's path")]
+    /// The path names a folder, a device, a link, or nothing.
+    #[error("{path} is not the path of a regular file")]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -344,7 +344,12 @@ impl From<Error> for Failure {
                 Kind::Refused,
                 Some("name another path, or say --yes to replace the file"),
             ),
-            Error::NotAFile { .. } => (Kind::Usage, Some("name the file that is to be written")),
+            Error::NotAFile { .. } => (
+                Kind::Usage,
+                Some(
+                    "name the file that is to be written, not a folder, a device, a pipe or a link",
+                ),
+            ),
             Error::File { source, .. } => (
                 Kind::Storage,
                 match source.kind() {

@@ -48,7 +48,8 @@ impl PendingFile {
         };
         let name = path.file_name().ok_or_else(not_a_file)?;
         match std::fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => return Err(not_a_file()),
+            // A device, a pipe or a link would become a file: nobody means that.
+            Ok(found) if !found.is_file() => return Err(not_a_file()),
             Ok(_) if existing == Existing::Refuse => {
                 return Err(Error::Exists {
                     path: path.to_owned(),
@@ -473,6 +474,20 @@ mod tests {
         file.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [Path::new("/dev/null"), link.as_path()] {
+            for existing in [Existing::Refuse, Existing::Replace] {
+                let refused = PendingFile::create(path, existing).unwrap_err();
+                assert!(matches!(refused, Error::NotAFile { .. }), "{refused}");
+            }
+        }
+        assert!(link.is_symlink());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod emptying;
 mod file;
 mod limits;
 mod memory;
+mod rotten;
 mod selective;
 mod speed;
 
