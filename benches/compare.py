@@ -5,7 +5,8 @@
 
 SESS is a million session strings (453 MB of RDB file), MIX all types (991 MB). Each row runs our command and its peers in
 turn, as many rounds as asked, and shows the median (least to greatest) of wall time, and of processor time and peak memory
-of the client side, and the ratio of medians to the first peer. Only ratios of one run mean something.
+of the client side, and the ratio of medians to the first peer. Only ratios of one run mean something. Peaks below 20 MiB
+are this script's own: what it starts begins as a copy of it.
 
 RDBKEEPER names the binary; otherwise the release build is made. Needs redis-server and redis-cli; pigz, zstd, gzip and the
 `rdb` tool of crates.io (RDB_TOOL, or in the path) are measured where they are found, and left out, visibly, where not.
@@ -278,7 +279,8 @@ def main():
                 server.end()
         shutil.rmtree(bench.work, ignore_errors=True)
     head = ["", "work", "command", "median s", "least–greatest", "processor s", "peak MiB", "of the first peer", ""]
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *bench.rows]]
+    rows = [head, ["---"] * len(head), *bench.rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     text = "\n".join(lines) + "\n"
     print(text)
     if args.markdown:
