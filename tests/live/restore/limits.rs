@@ -132,10 +132,7 @@ fn a_value_that_the_target_refuses_is_counted_and_the_others_arrive() {
             .key(&NewKey::new(key.as_bytes(), 0), b"\x05value")
             .unwrap();
         writer
-            .key(
-                &NewKey::new(format!("odd {key}").as_bytes(), 4),
-                b"\x00",
-            )
+            .key(&NewKey::new(format!("odd {key}").as_bytes(), 4), b"\x00")
             .unwrap();
     }
     writer.finish().unwrap();
