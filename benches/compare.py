@@ -9,7 +9,7 @@ of the client side, and the ratio of medians to the first peer. Only ratios of o
 are this script's own: what it starts begins as a copy of it.
 
 RDBKEEPER names the binary; otherwise the release build is made. Needs redis-server and redis-cli; pigz, zstd, gzip and the
-`rdb` tool of crates.io (RDB_TOOL, or in the path) are measured where they are found, and left out, visibly, where not.
+tool of the Rust crate `rdb` (RDB_TOOL, or in the path) are measured where they are found, and left out, visibly, where not.
 """
 import argparse
 import json
