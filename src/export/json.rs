@@ -3,31 +3,19 @@
 use std::io::Write as _;
 
 use crate::lossless;
+use crate::rdb::packed::Digits;
 use crate::rdb::value::StreamId;
 
 /// Adds a whole number.
 #[inline]
-pub(super) fn unsigned(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+pub(super) fn unsigned(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(Digits::new().of_unsigned(number));
 }
 
 /// Adds a whole number.
 #[inline]
 pub(super) fn signed(number: i64, out: &mut Vec<u8>) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    unsigned(number.unsigned_abs(), out);
+    out.extend_from_slice(Digits::new().of(number));
 }
 
 /// Whole numbers up to here are doubles of their own.

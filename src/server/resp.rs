@@ -7,6 +7,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Error, ServerError};
+use crate::rdb::packed::Digits;
 
 /// A reply. Simple strings and errors are without their `+`, `-` and line end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,20 +275,8 @@ pub fn encode(buf: &mut BytesMut, args: &[&[u8]]) {
 }
 
 fn head(buf: &mut BytesMut, kind: u8, number: usize) {
-    // 20 digits hold any usize; written from the end.
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut number = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
     buf.put_u8(kind);
-    buf.put_slice(&digits[at..]);
+    buf.put_slice(Digits::new().of_unsigned(number as u64));
     buf.put_slice(b"\r\n");
 }
 

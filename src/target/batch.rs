@@ -8,6 +8,8 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::rdb::packed::Digits;
+
 /// A batch is full with so many bytes.
 const FULL_BYTES: usize = 128 << 10;
 
@@ -289,20 +291,13 @@ impl Builder {
     }
 
     fn number(&mut self, number: i64) {
-        let mut digits = [0; 20];
-        let text = decimal(number.unsigned_abs(), &mut digits);
-        let minus = usize::from(number < 0);
-        self.head(b'$', (text.len() + minus) as u64);
-        self.bytes.extend_from_slice(&b"-"[..minus]);
-        self.bytes.extend_from_slice(text);
-        self.bytes.extend_from_slice(b"\r\n");
+        self.argument(Digits::new().of(number));
     }
 
     fn head(&mut self, kind: u8, count: u64) {
-        let mut digits = [0; 20];
-        let text = decimal(count, &mut digits);
         self.bytes.extend_from_slice(&[kind]);
-        self.bytes.extend_from_slice(text);
+        self.bytes
+            .extend_from_slice(Digits::new().of_unsigned(count));
         self.bytes.extend_from_slice(b"\r\n");
     }
 }
@@ -325,18 +320,6 @@ pub(crate) enum Eviction {
     Idle(i64),
     /// A logarithmic counter.
     Frequency(u8),
-}
-
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
-    }
 }
 
 #[cfg(test)]

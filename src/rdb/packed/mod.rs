@@ -62,23 +62,36 @@ impl Digits {
     }
 
     /// The decimal text.
+    #[inline]
     pub fn of(&mut self, int: i64) -> &[u8] {
+        let at = self.write(int.unsigned_abs());
+        if int >= 0 {
+            return &self.0[at..];
+        }
         // The longest: `-9223372036854775808`.
+        self.0[at - 1] = b'-';
+        &self.0[at - 1..]
+    }
+
+    /// The decimal text of a number without a sign.
+    #[inline]
+    pub fn of_unsigned(&mut self, int: u64) -> &[u8] {
+        let at = self.write(int);
+        &self.0[at..]
+    }
+
+    /// Writes the digits up to the end, and answers where they begin.
+    #[inline]
+    fn write(&mut self, mut rest: u64) -> usize {
         let mut at = self.0.len();
-        let mut rest = int.unsigned_abs();
         loop {
             at -= 1;
             self.0[at] = b'0' + (rest % 10) as u8;
             rest /= 10;
             if rest == 0 {
-                break;
+                return at;
             }
         }
-        if int < 0 {
-            at -= 1;
-            self.0[at] = b'-';
-        }
-        &self.0[at..]
     }
 }
 
@@ -279,6 +292,9 @@ mod tests {
         let mut digits = Digits::new();
         for int in [0, 7, -1, 10, 4096, i64::MAX, i64::MIN, -9] {
             assert_eq!(digits.of(int), int.to_string().as_bytes());
+        }
+        for int in [0, 9, 10, u64::MAX] {
+            assert_eq!(digits.of_unsigned(int), int.to_string().as_bytes());
         }
     }
 }
