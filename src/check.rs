@@ -48,6 +48,11 @@ pub struct Method {
     pub obstacles: Vec<String>,
     /// What could not be found out without doing it.
     pub unknown: Vec<String>,
+    /// What a person should know although it works.
+    pub warnings: Vec<String>,
+    /// Whether what is in its way is a fork that looks dangerous.
+    #[serde(skip)]
+    pub fork_refused: bool,
     /// The smallest user that it needs.
     pub acl: String,
 }
@@ -133,6 +138,8 @@ pub async fn server(job: &Job) -> Result<Server, Failure> {
                 works: method.works(),
                 obstacles: method.obstacles.clone(),
                 unknown: method.unknown.clone(),
+                warnings: method.warnings.clone(),
+                fork_refused: method.fork_refused,
                 acl: method.acl.clone(),
             })
             .collect(),

@@ -276,8 +276,31 @@ pub fn request(
             spill_dir: config.daemon.spool_dir.clone(),
             ..ScanSettings::default()
         },
+        fork_guard: database.fork_guard,
+        disable_server_compression: database.disable_server_compression,
+        state_dir: Some(config.daemon.state_dir.clone()),
         cancel: cancel.clone(),
     })
+}
+
+/// The servers of all configured databases, each once, with their replicas. One whose credentials cannot be had is left out:
+/// its backups will say so.
+pub fn endpoints(config: &Config) -> Vec<Endpoint> {
+    let mut all: Vec<Endpoint> = Vec::new();
+    for database in &config.databases {
+        let own = Endpoint::of_database(database).ok();
+        let replica = Endpoint::of_replica(database).ok().flatten();
+        for endpoint in own.into_iter().chain(replica) {
+            let known = |other: &Endpoint| {
+                other.address.transport() == endpoint.address.transport()
+                    && other.username == endpoint.username
+            };
+            if !all.iter().any(known) {
+                all.push(endpoint);
+            }
+        }
+    }
+    all
 }
 
 /// The configuration's word for a method.

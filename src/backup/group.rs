@@ -211,10 +211,8 @@ async fn attempt(
     request.cancel = limit.stop.clone();
     let scanned = request.databases.clone();
     let seals = seal(jobs).await?;
-    let dump = tokio::select! {
-        dump = source::open(request) => dump.map_err(Failure::from),
-        () = limit.stop.cancelled() => Err(interrupted()),
-    };
+    // It ends by itself when it is stopped, after it has put back what it changed on the server.
+    let dump = source::open(request).await.map_err(Failure::from);
     let dump = dump.map_err(|failure| limit.cause().unwrap_or(failure))?;
     stage::reached("source-open");
     tracing::debug!(method = %dump.method, "{}", dump.reasons.join("; "));

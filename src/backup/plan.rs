@@ -27,6 +27,11 @@ pub(super) fn request(group: &[Job]) -> Option<source::Request> {
         all.extend(job.databases.as_ref()?);
         Some(all)
     });
+    // One dump for all of them: the strictest guard holds, and what one wants off does the others no harm.
+    for job in group {
+        request.fork_guard = request.fork_guard.max(job.source.fork_guard);
+        request.disable_server_compression |= job.source.disable_server_compression;
+    }
     Some(request)
 }
 

@@ -193,7 +193,8 @@ fn server_text(app: &App, job: &Job, found: &Server) -> String {
             (false, _) => app.output.paint(Paint::Warning, "does not work"),
         };
         text.push_str(&format!("  {}: {works}\n", method.method));
-        for line in method.obstacles.iter().chain(&method.unknown) {
+        let lines = method.obstacles.iter().chain(&method.unknown);
+        for line in lines.chain(&method.warnings) {
             text.push_str(&format!("    {line}\n"));
         }
         text.push_str(&format!("    needs: {}\n", method.acl));
@@ -230,11 +231,17 @@ fn no_method(job: &Job, found: &Server) -> Failure {
         format!("database {} cannot be backed up", job.name),
     )
     .hint("give the user the rights of one of the lines above that begin with `needs:`");
-    for method in found
-        .methods
-        .iter()
-        .filter(|method| check::is_wanted(job, method))
-    {
+    let wanted = || {
+        let methods = found.methods.iter();
+        methods.filter(|method| check::is_wanted(job, method))
+    };
+    if wanted().all(|method| method.fork_refused) {
+        failure.kind = Kind::Refused;
+        failure = failure.hint(
+            "do what is said above, or use method = \"scan\", which does not fork, or a replica (`replica_url`)",
+        );
+    }
+    for method in wanted() {
         for obstacle in &method.obstacles {
             failure = failure.cause(format!("{}: {obstacle}", method.method));
         }

@@ -56,6 +56,34 @@ impl FromStr for Method {
     }
 }
 
+/// What is done when a fork of the server looks dangerous (`fork_guard`). The later one is the stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ForkGuard {
+    /// Nobody looks.
+    Off,
+    /// It is told, and the dump goes on.
+    #[default]
+    Warn,
+    /// No dump is taken that makes the server fork.
+    Refuse,
+}
+
+impl FromStr for ForkGuard {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<ForkGuard, ChoiceError> {
+        match text {
+            "off" => Ok(ForkGuard::Off),
+            "warn" => Ok(ForkGuard::Warn),
+            "refuse" => Ok(ForkGuard::Refuse),
+            _ => Err(ChoiceError::OneOf {
+                text: text.to_owned(),
+                known: "a fork guard: write \"warn\", \"refuse\" or \"off\"",
+            }),
+        }
+    }
+}
+
 /// How the stored bytes are compressed (`compression`). Levels are always within their range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::choices::{Compression, Method};
+use super::choices::{Compression, ForkGuard, Method};
 use super::encryption::{self, Encryption};
 use super::fields;
 use super::name::Name;
@@ -41,6 +41,10 @@ pub struct DatabaseConfig {
     pub method: Method,
     /// Where BGSAVE's file is seen from here, when the server cannot tell.
     pub rdb_path: Option<PathBuf>,
+    /// What is done when a fork of the server looks dangerous.
+    pub fork_guard: ForkGuard,
+    /// Whether the server's own compression is off while it makes a dump.
+    pub disable_server_compression: bool,
     /// When a backup is due; `None`: only by hand.
     pub schedule: Option<Cron>,
     /// When the newest backup is verified.
@@ -114,6 +118,8 @@ impl DatabaseConfig {
             tls: TlsConfig::default(),
             method: Method::Auto,
             rdb_path: None,
+            fork_guard: ForkGuard::default(),
+            disable_server_compression: false,
             schedule: None,
             verify_schedule: None,
             catch_up: true,
@@ -173,6 +179,8 @@ pub(super) struct Settings {
     tls: Option<Located<TlsConfig>>,
     method: Option<Method>,
     rdb_path: Option<PathBuf>,
+    fork_guard: Option<ForkGuard>,
+    disable_server_compression: Option<bool>,
     schedule: Option<Cron>,
     verify_schedule: Option<Cron>,
     catch_up: Option<bool>,
@@ -227,6 +235,8 @@ impl Settings {
             tls: fields::read_tls(reader),
             method: reader.parsed("method").map(|found| found.value),
             rdb_path: fields::read_rdb_path(reader),
+            fork_guard: reader.parsed("fork_guard").map(|found| found.value),
+            disable_server_compression: reader.boolean("disable_server_compression"),
             schedule: fields::read_schedule(reader, "schedule"),
             verify_schedule: fields::read_schedule(reader, "verify_schedule"),
             catch_up: reader.boolean("catch_up"),
@@ -297,6 +307,16 @@ impl DatabaseTable {
             url: fields::read_url(&reader, "url", check),
             settings: Settings::read(&reader, check),
         };
+        let own = &found.settings;
+        if own.method == Some(Method::Scan)
+            && own.disable_server_compression == Some(true)
+            && let Some(span) = reader.key_span("disable_server_compression")
+        {
+            reading.mistake(
+                span,
+                "`disable_server_compression` is for BGSAVE and replication, and `method` is \"scan\"; drop one of them",
+            );
+        }
         reader.finish(&[]);
         found.refuse_twice(reading);
         found
@@ -399,6 +419,14 @@ impl DatabaseTable {
                 .map_or(plain.tls, |found| found.value),
             method: own.method.or(defaults.method).unwrap_or(plain.method),
             rdb_path: own.rdb_path.or_else(|| defaults.rdb_path.clone()),
+            fork_guard: own
+                .fork_guard
+                .or(defaults.fork_guard)
+                .unwrap_or(plain.fork_guard),
+            disable_server_compression: own
+                .disable_server_compression
+                .or(defaults.disable_server_compression)
+                .unwrap_or(plain.disable_server_compression),
             policies: Policies {
                 keep: own.keep.or(defaults.keep),
                 keep_in,

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use self::choices::{ChoiceError, Compression, Method};
+pub use self::choices::{ChoiceError, Compression, ForkGuard, Method};
 pub use self::daemon::DaemonConfig;
 pub use self::database::{DatabaseConfig, TlsConfig, UrlCheck, UrlFacts};
 pub use self::encryption::{

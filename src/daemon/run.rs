@@ -32,6 +32,7 @@ use crate::runs::ledger::Ledger;
 use crate::runs::teller::{Patience, Teller};
 use crate::runs::{Task, hooks};
 use crate::setup;
+use crate::source::put_compression_back;
 use crate::spool::Spool;
 
 /// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
@@ -139,6 +140,7 @@ impl Daemon {
             origin,
         };
         daemon.ask_stores(now);
+        daemon.put_servers_right();
         daemon.remember(now);
         daemon.show(now);
         Ok(daemon)
@@ -291,6 +293,18 @@ impl Daemon {
         }
         self.systemd
             .status(systemd::status(&self.board.read(), now));
+    }
+
+    /// Puts back what backups that were killed have left changed on servers. One that cannot be reached now is put right by
+    /// its next backup.
+    fn put_servers_right(&self) {
+        let config = Arc::clone(&self.config);
+        tokio::spawn(async move {
+            let endpoints = setup::endpoints(&config);
+            for told in put_compression_back(&config.daemon.state_dir, &endpoints).await {
+                tracing::warn!("{told}");
+            }
+        });
     }
 
     /// Asks the stores of the backups of which they must say what is the newest.

@@ -171,6 +171,18 @@ pub enum Error {
         /// The system's word.
         source: io::Error,
     },
+    /// The method would make the server fork, and that looks dangerous.
+    #[error("{method} would make {place} fork: {}", why.join("; "))]
+    ForkRefused {
+        /// The method.
+        method: Method,
+        /// The server.
+        place: String,
+        /// What speaks against it.
+        why: Vec<String>,
+        /// What can be done about it.
+        cures: Vec<&'static str>,
+    },
     /// No method works.
     #[error("no method works at {place}")]
     NoMethod {
@@ -178,6 +190,8 @@ pub enum Error {
         place: String,
         /// Why each does not.
         reasons: Vec<String>,
+        /// Whether one was refused by `fork_guard`.
+        guarded: bool,
     },
     /// Whoever takes the bytes is gone.
     #[error("the dump was abandoned")]
@@ -224,6 +238,7 @@ impl Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NoDatabase { .. } => Kind::Config,
+            Error::ForkRefused { .. } | Error::NoMethod { guarded: true, .. } => Kind::Refused,
             Error::Incapable { source, .. } => match source {
                 Some(error) if error.code() == Some(&server::Code::NoPerm) => Kind::Forbidden,
                 _ => Kind::Failed,
@@ -291,6 +306,15 @@ impl Error {
                 "raise scan_max_value if the server has the memory for it, or use method = \"replication\""
             }
             Error::Spill { .. } => "it needs 16 bytes for each key, twice while it is merged",
+            Error::ForkRefused { cures, .. } => {
+                return Some(format!(
+                    "{}; or use method = \"scan\", which does not fork, or a replica (`replica_url`); fork_guard = \"warn\" lets it fork all the same",
+                    cures.join("; ")
+                ));
+            }
+            Error::NoMethod { guarded: true, .. } => {
+                "`rdbkeeper check` says what each method needs; fork_guard = \"warn\" lets the server fork all the same"
+            }
             Error::NoMethod { .. } => "`rdbkeeper check` says what each method needs",
             _ => return None,
         };

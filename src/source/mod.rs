@@ -12,6 +12,7 @@ mod acl;
 mod bgsave;
 mod error;
 mod file;
+mod guard;
 mod head;
 mod mark;
 mod pick;
@@ -19,6 +20,7 @@ mod plan;
 mod replication;
 mod scan;
 mod seen;
+mod server_compression;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,11 +31,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::ForkGuard;
 use crate::server::{Endpoint, Facts};
 
-pub use acl::{FindsFile, Selects, acl_line};
+pub use acl::{FindsFile, Needs, Selects, acl_line};
 pub use error::Error;
 pub use plan::{MethodPlan, Plan, plan};
+pub use server_compression::recover_all as put_compression_back;
 
 /// How RDB bytes are had from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +61,11 @@ impl Method {
             Method::Replication => "replication",
             Method::Scan => "scan",
         }
+    }
+
+    /// Whether the server forks for it.
+    pub fn forks(self) -> bool {
+        self != Method::Scan
     }
 
     /// What its result promises.
@@ -177,6 +186,12 @@ pub struct Request {
     pub rdb_path: Option<PathBuf>,
     /// For scan.
     pub scan: ScanSettings,
+    /// What is done when a fork of the server looks dangerous.
+    pub fork_guard: ForkGuard,
+    /// Whether the server's own compression is off while it makes a dump.
+    pub disable_server_compression: bool,
+    /// Where it is kept what has to be put back on a server. `None`: nothing is changed on one.
+    pub state_dir: Option<PathBuf>,
     /// Ends [`open`] and [`Dump::pump`] with [`Error::Cancelled`].
     pub cancel: CancellationToken,
 }
@@ -191,6 +206,9 @@ impl Request {
             databases: None,
             rdb_path: None,
             scan: ScanSettings::default(),
+            fork_guard: ForkGuard::default(),
+            disable_server_compression: false,
+            state_dir: None,
             cancel: CancellationToken::new(),
         }
     }
@@ -297,15 +315,35 @@ impl Dump {
 /// its master; when a database that is meant does not exist; when the method does not work; with
 /// [`Choice::Auto`], [`Error::NoMethod`] when none does.
 pub async fn open(request: Request) -> Result<Dump, Error> {
-    tokio::select! {
+    let mut compression = server_compression::State::default();
+    let mut opened = tokio::select! {
         biased;
         () = request.cancel.cancelled() => Err(Error::Cancelled),
-        result = open_inner(&request) => result,
+        result = open_inner(&request, &mut compression) => result,
+    };
+    // The fork is over by now, or will never be. This is done also after the stop, and has its own limit.
+    if let server_compression::State::Off(off) = compression
+        && let Some(warning) = off.put_back(request.cancel.is_cancelled()).await
+    {
+        match &mut opened {
+            Ok(dump) => dump.warnings.push(warning),
+            Err(_) => tracing::warn!("{warning}"),
+        }
     }
+    opened
 }
 
-async fn open_inner(request: &Request) -> Result<Dump, Error> {
+async fn open_inner(
+    request: &Request,
+    compression: &mut server_compression::State,
+) -> Result<Dump, Error> {
     let mut picked = pick::pick(request).await?;
+    if let Some(state_dir) = &request.state_dir {
+        let place = picked.endpoint.place();
+        let (control, facts) = (&mut picked.control, &picked.facts);
+        let told = server_compression::recover(state_dir, control, &place, facts).await;
+        picked.warnings.extend(told);
+    }
     let methods: &[Method] = match &request.choice {
         Choice::Auto => &Method::ALL,
         Choice::Only(method) => std::slice::from_ref(method),
@@ -313,9 +351,18 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
     let mut reasons = std::mem::take(&mut picked.reasons);
     let mut refusals = Vec::new();
     let mut warned = false;
+    let mut guarded = false;
     for &method in methods {
-        match open_with(method, request, &mut picked).await {
-            Ok((body, facts, expected_bytes, because)) => {
+        match open_with(method, request, &mut picked, compression).await {
+            Ok(ready) => {
+                let Ready {
+                    body,
+                    facts,
+                    expected_bytes,
+                    because,
+                    warnings,
+                } = ready;
+                picked.warnings.extend(warnings);
                 reasons.extend(refusals);
                 reasons.push(match request.choice {
                     Choice::Auto => format!("{method}: {because}"),
@@ -341,6 +388,12 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
                         picked.endpoint.place()
                     ));
                 }
+                if matches!(error, Error::ForkRefused { .. }) && !guarded {
+                    guarded = true;
+                    picked
+                        .warnings
+                        .push(format!("{why}; the next method is taken"));
+                }
                 tracing::debug!(%method, %why, "method does not work here");
                 refusals.push(format!("not {method}: {why}"));
             }
@@ -350,24 +403,36 @@ async fn open_inner(request: &Request) -> Result<Dump, Error> {
     Err(Error::NoMethod {
         place: picked.endpoint.place(),
         reasons: refusals,
+        guarded,
     })
 }
 
 /// Whether another method may do better, given whether the server is known to be unable to save.
 fn gives_way(error: &Error, cannot_save: bool) -> bool {
     // A replica that waits for a save that fails is hung up on, without a word.
-    error.is_incapacity() || cannot_save && matches!(error, Error::Died { received: 0, .. })
+    error.is_incapacity()
+        || matches!(error, Error::ForkRefused { .. })
+        || cannot_save && matches!(error, Error::Died { received: 0, .. })
 }
 
-type Ready = (Body, SourceFacts, Option<u64>, String);
+/// A dump that can begin.
+struct Ready {
+    body: Body,
+    facts: SourceFacts,
+    expected_bytes: Option<u64>,
+    because: String,
+    warnings: Vec<String>,
+}
 
 async fn open_with(
     method: Method,
     request: &Request,
     picked: &mut pick::Picked,
+    compression: &mut server_compression::State,
 ) -> Result<Ready, Error> {
+    let warnings = before_a_fork(method, request, picked, compression).await?;
     let mut facts = SourceFacts::new(&picked.endpoint, &picked.facts);
-    match method {
+    let (body, expected_bytes, because) = match method {
         Method::Bgsave => {
             let opened = bgsave::open(
                 &mut picked.control,
@@ -380,7 +445,7 @@ async fn open_with(
             facts.offset = opened.offset.or(facts.offset);
             let because = format!("its file {} can be read here", opened.path.display());
             let len = opened.len;
-            Ok((Body::Bgsave(opened), facts, Some(len), because))
+            (Body::Bgsave(opened), Some(len), because)
         }
         Method::Replication => {
             let opened = replication::open(&picked.endpoint, &picked.facts).await?;
@@ -388,7 +453,7 @@ async fn open_with(
             facts.offset = Some(opened.offset);
             let len = opened.expected();
             let because = "the server sends its data set as to a replica".to_owned();
-            Ok((Body::Replication(Box::new(opened)), facts, len, because))
+            (Body::Replication(Box::new(opened)), len, because)
         }
         Method::Scan => {
             let opened = scan::open(
@@ -400,7 +465,39 @@ async fn open_with(
             .await?;
             facts.snapshot_ms = Some(opened.started_ms);
             let because = "key by key, which needs no rights beyond reading".to_owned();
-            Ok((Body::Scan(Box::new(opened)), facts, None, because))
+            (Body::Scan(Box::new(opened)), None, because)
         }
+    };
+    Ok(Ready {
+        body,
+        facts,
+        expected_bytes,
+        because,
+        warnings,
+    })
+}
+
+/// What is done before the server is made to fork: a look whether it can bear that, and its compression off. Gives what
+/// a person should know of it.
+async fn before_a_fork(
+    method: Method,
+    request: &Request,
+    picked: &mut pick::Picked,
+    compression: &mut server_compression::State,
+) -> Result<Vec<String>, Error> {
+    if !method.forks() {
+        return Ok(Vec::new());
     }
+    let (control, facts) = (&mut picked.control, &picked.facts);
+    let place = picked.endpoint.place();
+    let mut warnings = guard::before(request.fork_guard, method, control, facts, place).await?;
+    if request.disable_server_compression
+        && let Some(state_dir) = &request.state_dir
+    {
+        let endpoint = &picked.endpoint;
+        let told =
+            server_compression::turn_off(compression, state_dir, control, endpoint, facts).await;
+        warnings.extend(told);
+    }
+    Ok(warnings)
 }

@@ -8,12 +8,16 @@
 
 use std::path::PathBuf;
 
+use crate::config::ForkGuard;
 use crate::server::info::Version;
 use crate::server::{self, Code, Control, Facts};
 
-use super::acl::{FindsFile, Selects, acl_line};
+use super::acl::{FindsFile, Needs, Selects, acl_line};
 use super::error::chain;
-use super::{Choice, Error, Method, Request, SourceFacts, bgsave, file, pick, scan};
+use super::guard::{self, Depth};
+use super::{
+    Choice, Error, Method, Request, SourceFacts, bgsave, file, pick, scan, server_compression,
+};
 
 /// The user that the ACL lines are written for when the endpoint names none.
 const NAME: &str = "rdbkeeper";
@@ -46,6 +50,10 @@ pub struct MethodPlan {
     pub obstacles: Vec<String>,
     /// What could not be found out without doing it.
     pub unknown: Vec<String>,
+    /// What a person should know although it works.
+    pub warnings: Vec<String>,
+    /// Whether what is in its way is a fork that looks dangerous.
+    pub fork_refused: bool,
     /// The smallest ACL it needs: `ACL SETUSER …` with `PASSWORD` to be filled in.
     pub acl: String,
 }
@@ -86,9 +94,15 @@ async fn plan_inner(request: &Request) -> Result<Plan, Error> {
     };
     let name = picked.endpoint.username.clone();
     let name = name.as_deref().filter(|name| *name != "default");
+    about_compression(request, &mut picked).await;
     let mut methods = Vec::new();
     for method in Method::ALL {
-        let (obstacles, unknown) = look(method, request, &mut picked).await?;
+        let Findings {
+            obstacles,
+            unknown,
+            warnings,
+            fork_refused,
+        } = look(method, request, &mut picked).await?;
         let selects = match method {
             // Only a scan has to go into each database; the others ask whether a named one exists.
             Method::Scan => selects,
@@ -99,12 +113,18 @@ async fn plan_inner(request: &Request) -> Result<Plan, Error> {
             method,
             obstacles,
             unknown,
+            warnings,
+            fork_refused,
             acl: acl_line(
                 method,
                 &picked.facts,
                 name.unwrap_or(NAME),
-                selects,
-                finds_file,
+                Needs {
+                    selects,
+                    finds_file,
+                    fork_guard: request.fork_guard != ForkGuard::Off,
+                    compression_off: request.disable_server_compression,
+                },
             ),
         });
     }
@@ -130,18 +150,56 @@ async fn plan_inner(request: &Request) -> Result<Plan, Error> {
     })
 }
 
-type Findings = (Vec<String>, Vec<String>);
+/// Says what would be done about the server's own compression, and what a killed run has left of that.
+async fn about_compression(request: &Request, picked: &mut pick::Picked) {
+    let left = request.state_dir.as_ref();
+    let left = left.and_then(|dir| server_compression::left_off(dir, &picked.facts));
+    picked.warnings.extend(left);
+    if request.disable_server_compression && request.choice != Choice::Only(Method::Scan) {
+        match server_compression::may(&mut picked.control).await {
+            Ok(()) => picked.reasons.push(
+                "its own compression (rdbcompression) would be off while it makes the dump"
+                    .to_owned(),
+            ),
+            Err(why) => picked.warnings.push(format!(
+                "its own compression (rdbcompression) would stay as it is: {why}"
+            )),
+        }
+    }
+}
+
+/// What is found about a method.
+struct Findings {
+    obstacles: Vec<String>,
+    unknown: Vec<String>,
+    warnings: Vec<String>,
+    fork_refused: bool,
+}
 
 async fn look(
     method: Method,
     request: &Request,
     picked: &mut pick::Picked,
 ) -> Result<Findings, Error> {
+    let mut warnings = Vec::new();
+    let mut dangers = Vec::new();
+    if method.forks() && request.fork_guard != ForkGuard::Off {
+        let (control, facts) = (&mut picked.control, &picked.facts);
+        for finding in guard::look(method, control, facts, Depth::All).await {
+            let refuses = finding.grave && request.fork_guard == ForkGuard::Refuse;
+            let told = finding.told();
+            match refuses {
+                true => dangers.push(format!("refused by fork_guard: {told}")),
+                false => warnings.push(told),
+            }
+        }
+    }
+    let fork_refused = !dangers.is_empty();
     let mut asker = Asker {
         facts: &picked.facts,
         control: &mut picked.control,
         place: picked.endpoint.place(),
-        obstacles: Vec::new(),
+        obstacles: dangers,
         unknown: Vec::new(),
     };
     match method {
@@ -187,7 +245,12 @@ async fn look(
             }
         }
     }
-    Ok((asker.obstacles, asker.unknown))
+    Ok(Findings {
+        obstacles: asker.obstacles,
+        unknown: asker.unknown,
+        warnings,
+        fork_refused,
+    })
 }
 
 struct Asker<'a> {

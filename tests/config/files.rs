@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rdbkeeper::config::{
-    Compression, Config, Encryption, Environment, Keep, KeyRegex, LongTtl, Method, MissingTtl,
-    NotifyOn, NotifyStyle, SessionRule, SessionStore, StorageConfig,
+    Compression, Config, Encryption, Environment, ForkGuard, Keep, KeyRegex, LongTtl, Method,
+    MissingTtl, NotifyOn, NotifyStyle, SessionRule, SessionStore, StorageConfig,
 };
 
 use super::{parse, urls, user};
@@ -248,6 +248,8 @@ fn a_database_takes_what_it_does_not_say_from_the_defaults() {
         username = "backup"
         password = "x"
         scan_max_value = 1024
+        fork_guard = "refuse"
+        disable_server_compression = true
         [[database]]
         name = "a"
         url = "redis://one"
@@ -255,6 +257,8 @@ fn a_database_takes_what_it_does_not_say_from_the_defaults() {
         name = "b"
         url = "redis://me:pw@two/3"
         method = "replication"
+        fork_guard = "off"
+        disable_server_compression = false
         timeout = "1h30m"
         storage = ["near", "far"]
         compression = "gzip"
@@ -274,6 +278,15 @@ fn a_database_takes_what_it_does_not_say_from_the_defaults() {
     assert!(a.password.is_some());
     assert_eq!(a.scan_max_value, 1024);
     assert_eq!(a.compression, Compression::Zstd(3));
+    // A scan has no use for it, and the defaults may say it for the others.
+    assert_eq!(
+        (a.fork_guard, a.disable_server_compression),
+        (ForkGuard::Refuse, true)
+    );
+    assert_eq!(
+        (b.fork_guard, b.disable_server_compression),
+        (ForkGuard::Off, false)
+    );
     assert_eq!(b.method, Method::Replication);
     assert_eq!(b.timeout, Duration::from_secs(5400));
     // The URL is nearer than the defaults.

@@ -67,6 +67,18 @@ fn each_mistake_says_what_would_be_right() {
             "written [[database]]",
         ),
         ("database = []", "`database` is empty"),
+        (
+            &database("fork_guard = \"on\""),
+            "`on` is not a fork guard: write \"warn\", \"refuse\" or \"off\"",
+        ),
+        (
+            &database("method = \"scan\"\ndisable_server_compression = true"),
+            "`disable_server_compression` is for BGSAVE and replication, and `method` is \"scan\"",
+        ),
+        (
+            &database("disable_server_compression = \"yes\""),
+            "`disable_server_compression` is true or false",
+        ),
         ("database = [1]", "a database is a table"),
         ("[[database]]\nurl = \"redis://h\"", "has no `name`"),
         ("[[database]]\nname = \"a\"", "has no `url`"),

@@ -276,13 +276,14 @@ impl Drop for Machine {
     }
 }
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "docs/restore.md",
     "docs/configuration.md",
     "docs/sessions.md",
     "docs/encryption.md",
     "docs/inspect.md",
+    "docs/neighbour.md",
 ];
 
 #[test]

@@ -21,6 +21,7 @@ mod health;
 mod hooks;
 mod inspect;
 mod journey;
+mod neighbour;
 mod notices;
 mod prune;
 mod restore;

@@ -1,6 +1,6 @@
 //! Dumps of real servers by every method: what comes out is whole, fresh and complete, or it is an error.
 
-mod dumping;
+pub mod dumping;
 
 mod access;
 mod dying;

@@ -1,0 +1,4 @@
+//! What a backup does to the server and the host that it works on: forks, the server's settings.
+
+mod compression;
+mod guard;
