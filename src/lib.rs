@@ -21,7 +21,7 @@
 //!   [`retention`]: which backups stay, and why.
 //! - [`rdb`]: the file format, and nothing else: no tokio, no network, no files.
 //! - [`config`]: the shape of the configuration file. [`cron`]: when a job is due.
-//! - [`lossless`]: any bytes as text. [`units`], [`meter`], [`pool`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, memory used again, test
+//! - [`lossless`]: any bytes as text. [`units`], [`meter`], [`pool`], [`turns`], [`stage`], [`secret`], [`failure`]: sizes and durations, progress, memory used again, threads that take turns, test
 //!   points, what is not shown, what a person is told.
 //!
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
@@ -60,5 +60,6 @@ pub mod spool;
 pub mod stage;
 pub mod storage;
 pub mod target;
+pub mod turns;
 pub mod units;
 pub mod verify;

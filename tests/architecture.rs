@@ -28,7 +28,9 @@ const FLOORS: [&[&str]; 20] = [
     &["config"],
     &["cron"],
     &["units"],
-    &["stage", "meter", "secret", "failure", "pool", "lossless"],
+    &[
+        "stage", "meter", "secret", "failure", "pool", "turns", "lossless",
+    ],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -23,6 +23,7 @@ use super::{
 use crate::config::Environment;
 use crate::failure::{Failure, Kind};
 use crate::setup;
+use crate::turns::COMPRESSION;
 
 /// Parses a command line, runs it, and gives the exit code.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
@@ -77,6 +78,14 @@ fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
         Ok(config) => config,
         Err(failure) => return Err((output, failure)),
     };
+    COMPRESSION.at_most(config.daemon.compression_threads());
+    // Linux counts it for each thread, and threads begin with that of the one that makes them: so before any is made.
+    if matches!(
+        cli.command,
+        Command::Run | Command::Backup(BackupCommand::Now(_))
+    ) {
+        be_nice(config.daemon.nice);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -116,6 +125,18 @@ fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
     match result {
         Ok(code) => Ok(code),
         Err(failure) => Err((app.output, failure)),
+    }
+}
+
+/// Gives way to others for the processor as far as is configured. Who began us with more than that meant it.
+fn be_nice(wanted: u8) {
+    let wanted = i32::from(wanted);
+    // What cannot be told is as nobody has changed it.
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    if own < wanted
+        && let Err(error) = rustix::process::setpriority_process(None, wanted)
+    {
+        tracing::warn!("`nice` = {wanted} has no effect, it stays at {own}: {error}");
     }
 }
 

@@ -15,8 +15,10 @@ pub struct DaemonConfig {
     pub state_dir: PathBuf,
     /// Remote backups on their way back.
     pub spool_dir: PathBuf,
-    /// The most threads that compress at once; see [`DaemonConfig::compression_threads`].
+    /// The most threads that compress at once, whatever is at work; see [`DaemonConfig::compression_threads`].
     pub threads: NonZeroUsize,
+    /// How much this process gives way to others for the processor; 0: as it was begun.
+    pub nice: u8,
     /// The time zone of schedules and of the periods of retention.
     pub timezone: TimeZone,
     /// How many databases are at work at once.
@@ -38,6 +40,7 @@ impl DaemonConfig {
             state_dir: home.join("state"),
             spool_dir: home.join("spool"),
             threads: DEFAULT_THREADS,
+            nice: 0,
             timezone: TimeZone::UTC,
             concurrency: DEFAULT_CONCURRENCY,
             listen: None,
@@ -45,9 +48,9 @@ impl DaemonConfig {
     }
 
     /// How many threads compress: `threads`, at most one a core.
-    pub fn compression_threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.threads.get().min(cores)
+    pub fn compression_threads(&self) -> NonZeroUsize {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.min(cores)
     }
 }
 
@@ -57,6 +60,7 @@ pub(super) struct DaemonTable {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) spool_dir: Option<PathBuf>,
     pub(super) threads: Option<NonZeroUsize>,
+    nice: Option<u8>,
     timezone: Option<TimeZone>,
     concurrency: Option<NonZeroUsize>,
     listen: Option<SocketAddr>,
@@ -72,6 +76,9 @@ impl DaemonTable {
             state_dir: reader.path("state_dir").map(|found| found.value),
             spool_dir: reader.path("spool_dir").map(|found| found.value),
             threads: count("threads"),
+            nice: reader
+                .whole("nice", 0..=19)
+                .and_then(|nice| u8::try_from(nice).ok()),
             timezone: read_timezone(&reader),
             concurrency: count("concurrency"),
             listen: read_listen(&reader),
@@ -86,6 +93,7 @@ impl DaemonTable {
             state_dir: self.state_dir.unwrap_or(below.state_dir),
             spool_dir: self.spool_dir.unwrap_or(below.spool_dir),
             threads: self.threads.unwrap_or(below.threads),
+            nice: self.nice.unwrap_or(below.nice),
             timezone: self.timezone.unwrap_or(below.timezone),
             concurrency: self.concurrency.unwrap_or(below.concurrency),
             listen: self.listen,

@@ -34,6 +34,7 @@ use crate::runs::{Task, hooks};
 use crate::setup;
 use crate::source::put_compression_back;
 use crate::spool::Spool;
+use crate::turns::COMPRESSION;
 
 /// How long running jobs may take to end by themselves when the daemon stops, and then to end when they are stopped.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -353,6 +354,10 @@ impl Daemon {
             config.daemon.listen = old.listen;
             fixed.push("listen");
         }
+        if config.daemon.nice != old.nice {
+            config.daemon.nice = old.nice;
+            fixed.push("nice");
+        }
         self.config = Arc::new(config);
         // What was begun removes nothing more: it would go by the policy of before.
         self.gate.retire();
@@ -365,6 +370,7 @@ impl Daemon {
             now,
         );
         self.places.resize(self.config.daemon.concurrency.get());
+        COMPRESSION.at_most(self.config.daemon.compression_threads());
         let config = Arc::clone(&self.config);
         self.board.change(|seen| {
             seen.config = config;

@@ -19,6 +19,7 @@ use super::Digester;
 use super::compression::{BlockCompressor, Compression, frame_room};
 use super::seal::{Seal, Sink};
 use crate::pool::Pool;
+use crate::turns::COMPRESSION;
 
 /// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
 const BLOCK_BYTES: usize = 2 << 20;
@@ -124,8 +125,11 @@ impl Packer {
                     loop {
                         let job = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(job) = job else { return };
+                        let turn = COMPRESSION.take();
+                        let block = compressor.compress(job.block, &pool);
+                        drop(turn);
                         // A collector that is gone has given up on the archive.
-                        let _ = job.done.send(compressor.compress(job.block, &pool));
+                        let _ = job.done.send(block);
                     }
                 })
                 .map_err(Error::Compress)?;

@@ -107,7 +107,7 @@ impl Keeper<'_> {
             .map(|outcome| self.hooks_after(&outcome.name, outcome.result.as_ref(), started_at));
         let context = Context {
             host: self.host.clone(),
-            threads: self.config.daemon.compression_threads(),
+            threads: self.config.daemon.compression_threads().get(),
             spool: Spool::new(&self.config.daemon.spool_dir),
             cancel: self.cancel.clone(),
             meter: self.meter.clone(),

@@ -79,6 +79,14 @@ fn each_mistake_says_what_would_be_right() {
             &database("disable_server_compression = \"yes\""),
             "`disable_server_compression` is true or false",
         ),
+        (
+            &database("[daemon]\nnice = 20"),
+            "`nice` is a whole number from 0 to 19, not 20",
+        ),
+        (
+            &database("[daemon]\nnice = -5"),
+            "`nice` is a whole number from 0 to 19, not -5",
+        ),
         ("database = [1]", "a database is a table"),
         ("[[database]]\nurl = \"redis://h\"", "has no `name`"),
         ("[[database]]\nname = \"a\"", "has no `url`"),
