@@ -192,10 +192,17 @@ impl Watch<'_> {
     }
 
     async fn time_us(&mut self) -> Result<i64, Error> {
-        self.control
-            .time_us()
-            .await
-            .map_err(|error| failed(self.endpoint, "ask for the time (TIME)", error))
+        let told = self.control.time_us().await;
+        told.map_err(|error| match error.code() {
+            // Who may ask for replication and for the configuration need not have this right.
+            Some(Code::NoPerm) => Error::Incapable {
+                method: Method::Bgsave,
+                place: self.endpoint.place(),
+                why: "TIME is refused".to_owned(),
+                source: Some(Box::new(error)),
+            },
+            _ => failed(self.endpoint, "ask for the time (TIME)", error),
+        })
     }
 
     async fn no_save_runs(&mut self) -> Result<Facts, Error> {

@@ -382,6 +382,9 @@ fn check_says_what_would_be_done_and_its_acl_line_is_enough() {
             assert_eq!(value(&server), "yes");
             let seen = block_on(plan(&request)).unwrap();
             assert!(seen.warnings.is_empty(), "{kind}: {:?}", seen.warnings);
+            // The rights for one method do not make `auto` stumble over another.
+            request.choice = Choice::Auto;
+            assert_eq!(take(request).method, method, "{kind}");
         }
     });
 }
