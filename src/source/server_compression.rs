@@ -60,7 +60,7 @@ enum Trouble {
 #[derive(Debug)]
 pub(super) struct Off {
     held: Held,
-    endpoint: Endpoint,
+    endpoint: Box<Endpoint>,
 }
 
 /// What came of turning it off.
@@ -112,7 +112,7 @@ async fn try_turn_off(
     let off = |held| {
         State::Off(Off {
             held,
-            endpoint: endpoint.clone(),
+            endpoint: Box::new(endpoint.clone()),
         })
     };
     let looking = async {

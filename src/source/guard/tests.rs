@@ -48,7 +48,8 @@ fn limited(hard: u64, soft: u64, seconds: u64) -> Situation {
 
 #[test]
 fn each_danger_is_found_and_what_is_well_is_left_alone() {
-    let table: [(&str, Situation, &[(bool, &str)]); 21] = [
+    type Row<'a> = (&'a str, Situation, &'a [(bool, &'a str)]);
+    let table: [Row<'_>; 21] = [
         ("all is well", well(), &[]),
         (
             "overcommitting, never refused",
