@@ -66,8 +66,8 @@ class Server:
     def fill(self, *maker):
         """Gives it what a script of benches/data prints."""
         words = " ".join(str(word) for word in maker)
-        subprocess.run(f"{sys.executable} {ROOT}/benches/data/{words} | redis-cli -p {self.port} --pipe",
-                       shell=True, check=True, stdout=subprocess.DEVNULL)
+        command = f"{sys.executable} {ROOT}/benches/data/{words} | redis-cli -p {self.port} --pipe"
+        subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, stdout=subprocess.DEVNULL)
 
     def end(self):
         if self.process.poll() is None:

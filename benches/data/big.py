@@ -6,7 +6,8 @@
 import random
 import sys
 
-kind, size = sys.argv[1], int(sys.argv[2]) << 20
+kind, mib = sys.argv[1], int(sys.argv[2])
+size = mib << 20
 rnd = random.Random(4)
 
 
@@ -16,7 +17,7 @@ def emit(*words):
 
 key = b"big:" + kind.encode()
 if kind == "string":
-    emit(b"SET", key, rnd.randbytes(size))
+    emit(b"SET", key, b"".join(rnd.randbytes(1 << 20) for _ in range(mib)))
 elif kind == "hash":
     fields = size // 112
     for first in range(0, fields, 1000):
