@@ -87,7 +87,7 @@ class Bench:
         if not names:
             return
         medians = {name: statistics.median(r.wall for r in runs[name]) for name in names}
-        base = medians[names[1]] if len(names) > 1 else medians[names[0]]
+        base = medians[next((name for name in list(contenders)[1:] if name in medians), names[0])]
         for name in names:
             walls = sorted(r.wall for r in runs[name])
             cells = [number, what, name, f"{medians[name]:.2f}", f"{walls[0]:.2f}–{walls[-1]:.2f}",
