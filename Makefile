@@ -2,6 +2,7 @@
 # make demo       the whole tool on real servers, start to end
 # make test       bring the servers and web frameworks that the tests need, and run all tests
 # make lint docs  what else the gate checks
+# make bench      the engine alone, then whole commands beside their peers: make bench SESSIONS=100000 SCALE=0.1 RUNS=3 is short
 # make install    what make has built: DESTDIR and PREFIX are honoured
 # make deb        a Debian package of it, in target/debian
 
@@ -34,8 +35,15 @@ lint:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
+# The sizes of benches/compare.py, and where its table goes.
+SESSIONS ?= 1000000
+SCALE    ?= 1.0
+RUNS     ?= 5
+TABLE    ?= $(TARGET)/bench/compare.md
+
 bench:
 	$(CARGO) bench --locked --bench engine
+	benches/compare.py --sessions $(SESSIONS) --scale $(SCALE) --runs $(RUNS) --markdown $(TABLE)
 
 # Not after `build`: root has no toolchain, as a rule.
 BUILT   = $(TARGET)/release/rdbkeeper

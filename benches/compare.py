@@ -8,15 +8,14 @@ turn, as many rounds as asked, and shows the median (least to greatest) of wall 
 of the client side, and the ratio of medians to the first peer. Only ratios of one run mean something. Peaks below 20 MiB
 are this script's own: what it starts begins as a copy of it.
 
-RDBKEEPER names the binary; otherwise the release build is made. Needs redis-server and redis-cli; pigz, zstd, gzip and the
-tool of the Rust crate `rdb` (RDB_TOOL, or in the path) are measured where they are found, and left out, visibly, where not.
+RDBKEEPER names the binary; otherwise the release build is made. Needs redis-server and redis-cli; pigz, zstd, gzip,
+redis-check-rdb, redis-benchmark and the tool of the Rust crate `rdb` (RDB_TOOL, or in the path) are measured where they are
+found, and left out, visibly, where not. Needs about 4 GB of memory and of TMPDIR.
 """
 import argparse
 import json
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,79 +24,24 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.dont_write_bytecode = True
+from support import ROOT, TARGET, Run, Server, configuration, have, keeper, machine, markdown, publish, require, run
 
 
-def have(tool):
-    return shutil.which(tool) is not None
-
-
-def build():
-    """The release binary, and the bare peers."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+def bare():
+    """The peers that nobody else wrote."""
     subprocess.run(["cargo", "build", "--locked", "--release", "--quiet", "--example", "bare"], cwd=ROOT, check=True)
-    keeper = os.environ.get("RDBKEEPER")
-    if not keeper:
-        subprocess.run(["cargo", "build", "--locked", "--release", "--quiet"], cwd=ROOT, check=True)
-        keeper = str(target / "rdbkeeper")
-    return keeper, str(target / "examples" / "bare")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A redis-server in a folder of its own."""
-
-    def __init__(self, folder, *more):
-        self.port = free_port()
-        folder.mkdir()
-        self.folder = folder
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
-             "--repl-diskless-sync-delay", "0", "--logfile", str(folder / "log"), *more])
-        while self.cli("ping") != "PONG":
-            if self.process.poll() is not None:
-                sys.exit((folder / "log").read_text())
-            time.sleep(0.02)
-
-    def cli(self, *words):
-        return subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True).stdout.strip()
-
-    def end(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-class Run:
-    """What one run of a command took: seconds, seconds of processor, MiB."""
-
-    def __init__(self, wall, cpu, peak):
-        self.wall, self.cpu, self.peak = wall, cpu, peak
-
-
-def run(command, stdout=subprocess.DEVNULL):
-    """A command by the shell. Processor time and memory are those of all that it started and waited for."""
-    begin = time.monotonic()
-    child = subprocess.Popen(["bash", "-o", "pipefail", "-c", command], stdout=stdout, stderr=subprocess.PIPE)
-    errors = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.monotonic() - begin
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"{command}\n{errors.decode(errors='replace')[-2000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), errors.decode(errors="replace")
+    return str(TARGET / "release" / "examples" / "bare")
 
 
 class Bench:
     def __init__(self, args):
         self.args = args
-        self.keeper, self.bare = build()
+        self.keeper, self.bare = keeper(), bare()
         self.work = Path(tempfile.mkdtemp(prefix="compare-"))
         self.source = self.target = None
         self.rows = []
+        self.missing = set()
         self.only = set(filter(None, args.only.upper().split(",")))
 
     # ---- the data
@@ -107,28 +51,14 @@ class Bench:
         self.source = Server(self.work / f"{data}-source")
         self.target = Server(self.work / f"{data}-target")
         size = self.args.sessions if data == "sess" else self.args.scale
-        maker = ROOT / "benches" / "data" / f"{data}.py"
-        subprocess.run(f"{sys.executable} {maker} {size} | redis-cli -p {self.source.port} --pipe", shell=True, check=True,
-                       stdout=subprocess.DEVNULL)
+        self.source.fill(f"{data}.py", size)
         self.source.cli("save")
         self.dump = self.source.folder / "dump.rdb"
         self.keys = int(self.source.cli("dbsize"))
         self.config()
 
     def config(self, **more):
-        keys = "\n".join(f"{key} = {value}" for key, value in more.items())
-        (self.work / "rdbkeeper.toml").write_text(f"""
-[daemon]
-state_dir = "{self.work}/state"
-spool_dir = "{self.work}/spool"
-[storage.disk]
-kind = "local"
-path = "{self.work}/archive"
-[[database]]
-name = "web"
-url = "redis://127.0.0.1:{self.source.port}/0"
-{keys}
-""")
+        configuration(self.work, self.source, **more)
 
     def unload(self):
         for server in (self.source, self.target):
@@ -150,10 +80,14 @@ url = "redis://127.0.0.1:{self.source.port}/0"
         for _ in range(self.args.runs):
             for name, command in contenders.items():
                 result = command() if callable(command) else run(command)[0]
-                runs[name].append(result)
-        medians = {name: statistics.median(r.wall for r in some) for name, some in runs.items()}
-        names = list(contenders)
-        base = medians[names[1]] if len(names) > 1 else medians[names[0]]
+                if result:
+                    runs[name].append(result)
+        names = [name for name in contenders if len(runs[name]) == self.args.runs]
+        self.missing.update(f"{number} {name} (over before it could be measured)" for name in contenders if name not in names)
+        if not names:
+            return
+        medians = {name: statistics.median(r.wall for r in runs[name]) for name in names}
+        base = medians[next((name for name in list(contenders)[1:] if name in medians), names[0])]
         for name in names:
             walls = sorted(r.wall for r in runs[name])
             cells = [number, what, name, f"{medians[name]:.2f}", f"{walls[0]:.2f}–{walls[-1]:.2f}",
@@ -185,16 +119,18 @@ url = "redis://127.0.0.1:{self.source.port}/0"
         return once
 
     def latency(self, name):
-        """p99 of another client's GET, in ms, as the wall column, while a command runs (or none)."""
+        """p99 of another client's GET, in ms, as the wall column, while a command runs (or none); `None` when it was too short."""
         def once():
             busy = subprocess.Popen(["bash", "-c", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if name else None
             time.sleep(0.3)
             out = subprocess.run(["redis-benchmark", "-p", str(self.source.port), "-c", "1", "-n", "20000", "-t", "get", "--csv"],
                                  capture_output=True, text=True, check=True).stdout
             if busy:
-                assert busy.poll() is None, "the command ended before the measurement"
+                short = busy.poll() is not None
                 busy.terminate()
                 busy.wait()
+                if short:
+                    return None
             p99 = float(out.splitlines()[1].split(",")[6].strip('"'))
             return Run(p99, 0, 0)
         return once
@@ -203,7 +139,9 @@ url = "redis://127.0.0.1:{self.source.port}/0"
         d, s, t, w = self.dump, self.source.port, self.target.port, self.work
         label = data.upper()
         tool = os.environ.get("RDB_TOOL") or shutil.which("rdb")
-        missing = [name for name in ("zstd", "pigz", "gzip", "redis-check-rdb") if not have(name)] + ([] if tool else ["rdb"])
+        peers = ("zstd", "pigz", "gzip", "redis-check-rdb", "redis-benchmark")
+        missing = [name for name in peers if not have(name)] + ([] if tool else ["rdb"])
+        self.missing.update(missing)
         if missing:
             print(f"   not here, left out: {', '.join(missing)}", file=sys.stderr)
         check = {"redis-check-rdb": f"redis-check-rdb {d}"} if have("redis-check-rdb") else {}
@@ -251,6 +189,7 @@ url = "redis://127.0.0.1:{self.source.port}/0"
         if data == "sess":
             self.row("S9", f"{label}: look at all sessions",
                      {"sessions report": self.ours("sessions report"), "SCAN alone": f"{self.bare} scan {s} 0"}, "keys")
+        if data == "sess" and have("redis-benchmark"):
             self.config(max_keys_per_second=20000)
             self.row("S10", f"{label}: another client's p99, ms", {
                 "during a scan of 20 000 keys/s": self.latency(self.ours("backup now --method scan")), "alone": self.latency(None),
@@ -267,6 +206,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--markdown")
     args = parser.parse_args()
+    require("redis-server", "redis-cli")
     bench = Bench(args)
     try:
         for data in args.data.split(","):
@@ -275,16 +215,15 @@ def main():
             bench.unload()
     finally:
         for server in (bench.source, bench.target):
-            if server and server.process.poll() is None:
+            if server:
                 server.end()
         shutil.rmtree(bench.work, ignore_errors=True)
     head = ["", "work", "command", "median s", "least–greatest", "processor s", "peak MiB", "of the first peer", ""]
-    rows = [head, ["---"] * len(head), *bench.rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.markdown:
-        Path(args.markdown).write_text(text)
+    text = f"{machine()}; {args.data} of {args.sessions} sessions and scale {args.scale}, {args.runs} rounds.\n\n"
+    text += markdown([head, *bench.rows])
+    if bench.missing:
+        text += f"\nNot here, left out: {', '.join(sorted(bench.missing))}.\n"
+    publish(text, args.markdown)
 
 
 if __name__ == "__main__":
