@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::library::Library;
-use super::memory::Scales;
+use super::scales::Scales;
 use crate::rdb::{DbIndex, FileVersion, LogicalType, Unknown};
 use crate::selection::Filters;
 use crate::target::live::Known;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::examine::{Examined, Examiner, Sight};
 use super::found::{Depth, Holds, Loss, Survey, UnheldKeys, WayCounts};
 use super::library::Library;
-use super::memory::Scales;
+use super::scales::Scales;
 use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::FOOTER_BYTES;
