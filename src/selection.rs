@@ -186,7 +186,7 @@ impl Filters {
     }
 
     /// Whether keys' names have to be looked at.
-    pub fn needs_names(&self) -> bool {
+    fn needs_names(&self) -> bool {
         !self.include.is_empty() || !self.exclude.is_empty()
     }
 
@@ -201,13 +201,16 @@ impl Filters {
     /// # Errors
     /// Its name has to be looked at, and is damaged.
     pub fn takes(&self, head: &KeyHead<'_>) -> Result<bool, Damage> {
-        Ok(self.takes_database(head.db)
-            && self.takes_type(head.value_type.logical())
+        Ok(self.takes_but_for_name(head)
             && (!self.needs_names() || self.takes_name(&head.key.decode()?)))
     }
 
-    /// Whether a key of this type is meant.
-    pub fn takes_type(&self, logical: LogicalType) -> bool {
+    /// Whether a key is meant, its name aside.
+    pub fn takes_but_for_name(&self, head: &KeyHead<'_>) -> bool {
+        self.takes_database(head.db) && self.takes_type(head.value_type.logical())
+    }
+
+    fn takes_type(&self, logical: LogicalType) -> bool {
         self.types.is_empty() || self.types.contains(&logical)
     }
 }
