@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::rdb::{Damage, DbIndex, KeyHead, LogicalType};
+use crate::units::HumanCount;
 
 /// A glob on bytes, by Redis's rules.
 #[derive(Clone, PartialEq, Eq)]
@@ -231,7 +232,8 @@ pub fn shown(key: &[u8], names: KeyNames) -> String {
         KeyNames::Shown => format!("\"{}\"", key.escape_ascii()),
         KeyNames::Masked => {
             let head = &key[..(key.len() / 4).min(8)];
-            format!("\"{}…\" ({} bytes)", head.escape_ascii(), key.len())
+            let bytes = HumanCount(key.len() as u64).of("byte", "bytes");
+            format!("\"{}…\" ({bytes})", head.escape_ascii())
         }
     }
 }
@@ -323,6 +325,7 @@ mod tests {
         let key = b"websauna_session0123456789abcdef";
         assert_eq!(shown(key, KeyNames::Masked), "\"websauna…\" (32 bytes)");
         assert_eq!(shown(b"abc", KeyNames::Masked), "\"…\" (3 bytes)");
+        assert_eq!(shown(b"a", KeyNames::Masked), "\"…\" (1 byte)");
         assert_eq!(shown(b"a\x00", KeyNames::Shown), "\"a\\x00\"");
     }
 }
