@@ -10,7 +10,7 @@ use super::{
     Backup, Depth, Holds, OnProgress, Prepared, Request, Stage, before, fit, route_of, settings_of,
     survey_of,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
 use crate::server::Endpoint;
 use crate::target::Error;
@@ -25,6 +25,20 @@ use crate::target::way::{Abilities, May, Mode};
 /// # Errors
 /// The target can't be asked or is no place to restore to, the backup is damaged, or the request makes no sense for it.
 pub async fn prepare<B: Backup>(
+    backup: Arc<B>,
+    endpoint: Endpoint,
+    request: Request,
+    progress: OnProgress,
+    cancel: CancellationToken,
+) -> Result<Prepared<B>, Failure> {
+    let decided = decide(backup, endpoint, request, progress, cancel).await;
+    decided.map_err(|failure| match failure.kind {
+        Kind::Refused | Kind::Unavailable | Kind::Forbidden => failure.cause("nothing was written"),
+        _ => failure,
+    })
+}
+
+async fn decide<B: Backup>(
     backup: Arc<B>,
     endpoint: Endpoint,
     request: Request,
@@ -116,6 +130,7 @@ async fn attempt<B: Backup>(
     }
     route.snapshot_ms = survey.snapshot_ms;
     route.check_snapshot(now)?;
+    fit::known(&route.map, &survey)?;
     if let Some(into) = request.into {
         fit::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
     }
@@ -149,6 +164,8 @@ async fn attempt<B: Backup>(
             dialect: abilities.dialect,
             flush: plan.flush.keys().copied().collect(),
             functions: plan.loads(),
+            looks: request.on_conflict == OnConflict::Fail && !request.flush,
+            check: request.check,
         };
         match before::may(endpoint, facts, &wants).await {
             Ok(()) => {}
@@ -157,11 +174,14 @@ async fn attempt<B: Backup>(
                     && abilities.restore == May::Yes
                     && error.refuses("RESTORE") =>
             {
-                return Ok(Attempt::NoRestore(error.into()));
+                let mut failure = Failure::from(error);
+                if failure.kind != Kind::Forbidden {
+                    failure.message = format!("{} knows no RESTORE", facts.place);
+                }
+                return Ok(Attempt::NoRestore(failure));
             }
-            // Who may do neither had better get the right to the better one.
             Err(error @ Error::Forbidden { .. }) => {
-                forbidden = Some(first.cloned().unwrap_or_else(|| error.into()));
+                forbidden = Some(wants.forbidden(error, first, facts));
             }
             Err(error) => return Err(error.into()),
         }
