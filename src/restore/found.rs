@@ -93,6 +93,8 @@ pub struct Survey {
     pub databases: BTreeMap<DbIndex, Surveyed>,
     /// What the target can't hold.
     pub unheld: Vec<UnheldKeys>,
+    /// How many keys that is about, each counted once.
+    pub unheld_keys: u64,
     /// How the keys will be written.
     pub ways: WayCounts,
     /// The types that will be written by commands.

@@ -142,7 +142,7 @@ impl MemoryPlan {
                 HumanBytes(limit)
             ),
         )
-        .hint("raise it (`CONFIG SET maxmemory`), empty the databases first with --flush, or choose fewer keys with --db, --match or --type"))
+        .hint("raise `maxmemory` (CONFIG SET maxmemory), empty the databases first with --flush, or choose fewer keys with --db, --match or --type"))
     }
 }
 
