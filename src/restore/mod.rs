@@ -162,12 +162,33 @@ pub struct Outcome {
     /// What the target could not hold, and was left out.
     #[serde(skip_serializing_if = "Losses::is_none")]
     pub losses: Losses,
+    /// Whether a part of the file that was written can't be read: it has keys that are not counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// The length of the file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// What the check afterwards found; absent where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<Checked>,
+}
+
+/// Why a restore did not end well.
+#[derive(Debug)]
+pub struct NotGood {
+    /// Why.
+    pub failure: Failure,
+    /// What was done, where all was written and the check afterwards found something wrong.
+    pub outcome: Option<Box<Outcome>>,
+}
+
+impl From<Failure> for NotGood {
+    fn from(failure: Failure) -> NotGood {
+        NotGood {
+            failure,
+            outcome: None,
+        }
+    }
 }
 
 /// A restore to a live server, ready to run.
@@ -204,15 +225,12 @@ impl<B: Backup> Prepared<B> {
     ///
     /// # Errors
     /// What the plan refuses, and whatever happens meanwhile; each error says how much was written.
-    pub async fn run(self) -> Result<Outcome, Failure> {
+    pub async fn run(self) -> Result<Outcome, NotGood> {
         if let Some(refusal) = self.plan.refusal.clone() {
-            return Err(refusal.cause("nothing was written"));
+            return Err(refusal.cause("nothing was written").into());
         }
         if self.cancel.is_cancelled() {
-            return Err(Failure::new(
-                Kind::Interrupted,
-                "stopped before anything was written",
-            ));
+            return Err(survey::stopped().into());
         }
         // Before anything is deleted: FLUSHDB leaves functions alone, and a library may be refused.
         let functions = before::load(
@@ -257,12 +275,15 @@ impl<B: Backup> Prepared<B> {
         )
         .await
         .map_err(|failure| emptied.told(failure))?;
-        let checked = match self.request.check {
-            Check::None => None,
-            Check::All | Check::Sample => Some(self.check(&route, &settings, written).await?),
+        let (checked, wrong) = match self.request.check {
+            Check::None => (None, None),
+            Check::All | Check::Sample => {
+                let (checked, wrong) = self.check(&route, &settings, written).await?;
+                (Some(checked), wrong)
+            }
         };
         let unloaded = |library: &&LibraryPlan| library.fate == LibraryFate::Unheld;
-        Ok(Outcome {
+        let outcome = Outcome {
             target: self.plan.target,
             keys: written.keys,
             skipped: written.skipped,
@@ -275,18 +296,26 @@ impl<B: Backup> Prepared<B> {
                 functions: self.plan.functions.iter().filter(unloaded).count() as u64,
                 ..written.losses
             },
+            opaque: false,
             bytes: None,
             checked,
-        })
+        };
+        match wrong {
+            None => Ok(outcome),
+            Some(failure) => Err(NotGood {
+                failure,
+                outcome: Some(Box::new(outcome)),
+            }),
+        }
     }
 
-    /// Compares what was written with the backup.
+    /// Compares what was written with the backup: what was found, and what of it is wrong.
     async fn check(
         &self,
         route: &Route,
         written_by: &Settings,
         written: Written,
-    ) -> Result<Checked, Failure> {
+    ) -> Result<(Checked, Option<Failure>), Failure> {
         let check = self.request.check;
         let keys = written.keys + written.skipped;
         let mut settings = settings_of(
@@ -327,12 +356,15 @@ impl<B: Backup> Prepared<B> {
         .await
         .map_err(|failure| {
             failure.context(format!(
-                "all {} keys were written to {}, but not compared with the backup",
-                HumanCount(written.keys),
+                "all {} written to {}, but not compared with the backup",
+                HumanCount(written.keys).of("key was", "keys were"),
                 self.facts.place
             ))
         })?;
-        Checked::of(check, found, written.keys, &self.facts)
+        let checked = Checked::of(check, &found, &self.facts);
+        let place = &self.facts.place;
+        let wrong = checked.wrong(&found, written.keys, place, self.request.names);
+        Ok((checked, wrong))
     }
 }
 
