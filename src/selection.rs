@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::rdb::{Damage, DbIndex, KeyHead, LogicalType};
+use crate::units::HumanCount;
 
 /// A glob on bytes, by Redis's rules.
 #[derive(Clone, PartialEq, Eq)]
@@ -186,7 +187,7 @@ impl Filters {
     }
 
     /// Whether keys' names have to be looked at.
-    pub fn needs_names(&self) -> bool {
+    fn needs_names(&self) -> bool {
         !self.include.is_empty() || !self.exclude.is_empty()
     }
 
@@ -201,13 +202,16 @@ impl Filters {
     /// # Errors
     /// Its name has to be looked at, and is damaged.
     pub fn takes(&self, head: &KeyHead<'_>) -> Result<bool, Damage> {
-        Ok(self.takes_database(head.db)
-            && self.takes_type(head.value_type.logical())
+        Ok(self.takes_but_for_name(head)
             && (!self.needs_names() || self.takes_name(&head.key.decode()?)))
     }
 
-    /// Whether a key of this type is meant.
-    pub fn takes_type(&self, logical: LogicalType) -> bool {
+    /// Whether a key is meant, its name aside.
+    pub fn takes_but_for_name(&self, head: &KeyHead<'_>) -> bool {
+        self.takes_database(head.db) && self.takes_type(head.value_type.logical())
+    }
+
+    fn takes_type(&self, logical: LogicalType) -> bool {
         self.types.is_empty() || self.types.contains(&logical)
     }
 }
@@ -228,7 +232,8 @@ pub fn shown(key: &[u8], names: KeyNames) -> String {
         KeyNames::Shown => format!("\"{}\"", key.escape_ascii()),
         KeyNames::Masked => {
             let head = &key[..(key.len() / 4).min(8)];
-            format!("\"{}…\" ({} bytes)", head.escape_ascii(), key.len())
+            let bytes = HumanCount(key.len() as u64).of("byte", "bytes");
+            format!("\"{}…\" ({bytes})", head.escape_ascii())
         }
     }
 }
@@ -320,6 +325,7 @@ mod tests {
         let key = b"websauna_session0123456789abcdef";
         assert_eq!(shown(key, KeyNames::Masked), "\"websauna…\" (32 bytes)");
         assert_eq!(shown(b"abc", KeyNames::Masked), "\"…\" (3 bytes)");
+        assert_eq!(shown(b"a", KeyNames::Masked), "\"…\" (1 byte)");
         assert_eq!(shown(b"a\x00", KeyNames::Shown), "\"a\\x00\"");
     }
 }

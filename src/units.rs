@@ -190,9 +190,26 @@ impl fmt::Display for HumanDuration {
     }
 }
 
+/// A row of things as people say it: `0`, `0 and 3`, `0, 3 and 5`.
+pub fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let mut items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match (items.pop(), items.len()) {
+        (None, _) => String::new(),
+        (Some(last), 0) => last,
+        (Some(last), _) => format!("{} and {last}", items.join(", ")),
+    }
+}
+
 /// Shows a count with its thousands apart: `1,234,567`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanCount(pub u64);
+
+impl HumanCount {
+    /// With the word for one or for many of what is counted: `1 key`, `1,234 keys`.
+    pub fn of(self, one: &str, many: &str) -> String {
+        format!("{self} {}", if self.0 == 1 { one } else { many })
+    }
+}
 
 impl fmt::Display for HumanCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -331,5 +348,21 @@ mod tests {
         assert_eq!(HumanCount(999).to_string(), "999");
         assert_eq!(HumanCount(1_000).to_string(), "1,000");
         assert_eq!(HumanCount(1_234_567).to_string(), "1,234,567");
+    }
+    #[test]
+    fn what_is_counted_is_named_by_its_number() {
+        let keys = |count| HumanCount(count).of("key", "keys");
+        assert_eq!(
+            [keys(0), keys(1), keys(1_001)],
+            ["0 keys", "1 key", "1,001 keys"]
+        );
+    }
+
+    #[test]
+    fn a_row_ends_with_and() {
+        assert_eq!(listed([0; 0]), "");
+        assert_eq!(listed([7]), "7");
+        assert_eq!(listed([0, 3]), "0 and 3");
+        assert_eq!(listed([0, 3, 5]), "0, 3 and 5");
     }
 }

@@ -16,6 +16,7 @@ use crate::pipeline::inbound;
 use crate::pipeline::keys::KeyError;
 use crate::rdb::{Event, Handler, Summary};
 use crate::reading::{self, digest_async, prove, read_async};
+use crate::units::HumanCount;
 
 /// What a verification proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -191,8 +192,11 @@ where
     {
         return Err(Failure::new(Kind::Damaged, format!("{} is damaged", subject.describe()))
             .cause(format!(
-                "it holds {} keys of which {} expire, and its manifest says {} and {}",
-                rdb.keys, rdb.expires, manifest.rdb.keys, manifest.rdb.expires
+                "it holds {}, {} of them with an expiry, and its manifest says {} and {}",
+                HumanCount(rdb.keys).of("key", "keys"),
+                HumanCount(rdb.expires),
+                HumanCount(manifest.rdb.keys),
+                HumanCount(manifest.rdb.expires)
             ))
             .hint("its digests are right: the manifest was written wrong; restore it to a file and look"));
     }

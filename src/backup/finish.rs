@@ -11,6 +11,7 @@ use crate::catalog::commit::{Prepared, commit};
 use crate::failure::{Failure, Kind};
 use crate::retention::is_shrunk;
 use crate::source::Pumped;
+use crate::units::HumanCount;
 
 /// How one job of the group ended.
 pub(super) struct Finished {
@@ -79,8 +80,9 @@ pub(super) async fn finish(
         .is_some_and(|before| is_shrunk(keys, before, job.shrink_guard));
     if shrunk {
         warnings.push(format!(
-            "it has {keys} keys, and the last good backup has {}",
-            ready.keys_before.unwrap_or_default()
+            "it has {}, and the last good backup has {}",
+            HumanCount(keys).of("key", "keys"),
+            HumanCount(ready.keys_before.unwrap_or_default())
         ));
     }
     Finished {

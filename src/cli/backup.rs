@@ -98,10 +98,10 @@ fn made_text(app: &App, made: &Made) -> String {
     let took = manifest.finished_at.duration_since(manifest.started_at);
     let took = Duration::try_from(took).unwrap_or_default();
     let mut text = format!(
-        "{} {}: {} keys, {} stored as {} ({}) in {}, by {} in {}\n",
+        "{} {}: {}, {} stored as {} ({}) in {}, by {} in {}\n",
         app.output.paint(Paint::Good, &manifest.database),
         manifest.id,
-        HumanCount(manifest.rdb.keys),
+        HumanCount(manifest.rdb.keys).of("key", "keys"),
         HumanBytes(manifest.data.plain_bytes),
         HumanBytes(manifest.data.bytes),
         packing(manifest),
@@ -494,8 +494,8 @@ fn verified_text(app: &App, name: &str, verified: &Verified) -> String {
     };
     match &verified.content {
         Some(content) => format!(
-            "{result} {what}: {} keys, {}, {digests}, RDB checksum {}\n",
-            HumanCount(content.rdb.keys),
+            "{result} {what}: {}, {}, {digests}, RDB checksum {}\n",
+            HumanCount(content.rdb.keys).of("key", "keys"),
             HumanBytes(content.plain_bytes),
             content.checksum
         ),

@@ -165,7 +165,7 @@ fn server_text(app: &App, job: &Job, found: &Server) -> String {
     let keys: Vec<String> = found
         .keys
         .iter()
-        .map(|(db, keys)| format!("db {db}: {} keys", HumanCount(*keys)))
+        .map(|(db, keys)| format!("db {db}: {}", HumanCount(*keys).of("key", "keys")))
         .collect();
     let method = match &found.method {
         Some(method) => app

@@ -4,12 +4,13 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::args::{self, RestoreArgs};
 use super::backup::{find_copies, keys_of};
 use super::context::{App, interrupted};
-use super::output::Paint;
+use super::output::{Paint, error_json, printable};
 use super::progress::Unit;
 use crate::catalog::selector::Subject;
 use crate::failure::{Failure, Kind};
@@ -18,7 +19,8 @@ use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{
-    self, Backup, Check, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
+    self, Backup, Check, Loss, NotFetched, NotGood, OnProgress, Outcome, Plan, Prepared, Request,
+    Ttl,
 };
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
@@ -97,7 +99,10 @@ pub(super) async fn restore(app: &App, args: RestoreArgs) -> Result<u8, Failure>
             }
         }
     }
-    Err(first.unwrap_or_else(|| Failure::new(Kind::NotFound, "there is no such backup")))
+    Err(match first {
+        Some(failure) => failure.cause("nothing was written"),
+        None => Failure::new(Kind::NotFound, "there is no such backup"),
+    })
 }
 
 fn elsewhere(other: &Subject) -> Option<String> {
@@ -364,11 +369,32 @@ async fn to_server(
     for warning in &prepared.plan().warnings {
         tracing::warn!("{warning}");
     }
-    let outcome = app
+    let ran = app
         .with_progress("restoring", Unit::Keys, &meter, prepared.run())
-        .await?;
-    app.result(&outcome, outcome_text(app, &outcome))?;
-    Ok(0)
+        .await;
+    match ran {
+        Ok(outcome) => {
+            app.result(&outcome, outcome_text(app, &outcome))?;
+            Ok(0)
+        }
+        Err(NotGood {
+            failure,
+            outcome: Some(outcome),
+        }) if app.output.is_json() => {
+            let error = error_json(&failure);
+            app.result(&Unlike { outcome, error }, "")?;
+            Ok(failure.kind.exit_code())
+        }
+        Err(NotGood { failure, .. }) => Err(Stop::Final(failure)),
+    }
+}
+
+/// What was restored and is not as it should be.
+#[derive(Serialize)]
+struct Unlike {
+    #[serde(flatten)]
+    outcome: Box<Outcome>,
+    error: serde_json::Value,
 }
 
 fn dry_run(app: &App, plan: &Plan) -> Result<u8, Failure> {
@@ -427,7 +453,8 @@ async fn log_in(mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
     if failure.kind != Kind::Auth {
         return Err(failure);
     }
-    let prompt = format!("password of {}: ", endpoint.address);
+    let user = printable(endpoint.username.as_deref().unwrap_or("default"));
+    let prompt = format!("password of user `{user}` at {}: ", endpoint.place());
     let asked = tokio::task::spawn_blocking(move || rpassword::prompt_password(prompt)).await;
     match asked {
         Ok(Ok(password)) => endpoint.password = Some(Secret::new(password)),
@@ -463,41 +490,89 @@ async fn agree(question: &str) -> Result<(), Failure> {
 }
 
 fn outcome_text(app: &App, outcome: &Outcome) -> String {
+    let file = outcome.bytes.is_some();
+    let what = match outcome.opaque {
+        false => HumanCount(outcome.keys).of("key", "keys"),
+        true => "a file whose keys are not known".to_owned(),
+    };
     let mut text = format!(
-        "{} {} keys to {}",
+        "{} {what} to {}",
         app.output.paint(Paint::Good, "restored"),
-        HumanCount(outcome.keys),
         outcome.target
     );
     if let Some(bytes) = outcome.bytes {
         text.push_str(&format!(" ({})", HumanBytes(bytes)));
     }
+    let libraries = match file {
+        false => ["function library loaded", "function libraries loaded"],
+        true => ["function library", "function libraries"],
+    };
+    let losses = &outcome.losses;
     let rest = [
-        (outcome.functions, "function libraries loaded"),
-        (outcome.skipped, "keys that were there stayed"),
-        (outcome.expired, "keys were over and left out"),
-        (outcome.left_out, "keys were not selected"),
-        (outcome.recoded, "keys in a layout that the target knows"),
-        (outcome.commands, "keys by plain commands"),
-        (outcome.losses.keys, "keys could not be held"),
-        (outcome.losses.metadata, "keys came without their metadata"),
+        (outcome.functions, libraries),
         (
-            outcome.losses.field_expiries,
-            "fields came without their expiry",
-        ),
-        (outcome.losses.elements, "elements were too large"),
-        (
-            outcome.losses.pending_entries,
-            "pending entries could not be held",
+            outcome.skipped,
+            ["key that was there stayed", "keys that were there stayed"],
         ),
         (
-            outcome.losses.functions,
-            "function libraries could not be held",
+            outcome.expired,
+            ["key was over and left out", "keys were over and left out"],
+        ),
+        (
+            outcome.left_out,
+            ["key was not selected", "keys were not selected"],
+        ),
+        (
+            outcome.recoded,
+            [
+                "key re-encoded for the target's version",
+                "keys re-encoded for the target's version",
+            ],
+        ),
+        (
+            outcome.commands,
+            ["key by plain commands", "keys by plain commands"],
+        ),
+        (
+            losses.keys,
+            ["key could not be held", "keys could not be held"],
+        ),
+        (
+            losses.metadata,
+            [
+                "key came without its metadata",
+                "keys came without their metadata",
+            ],
+        ),
+        (
+            losses.field_expiries,
+            [
+                "field came without its expiry",
+                "fields came without their expiry",
+            ],
+        ),
+        (
+            losses.elements,
+            ["element was too large", "elements were too large"],
+        ),
+        (
+            losses.pending_entries,
+            [
+                "pending entry could not be held",
+                "pending entries could not be held",
+            ],
+        ),
+        (
+            losses.functions,
+            [
+                "function library could not be held",
+                "function libraries could not be held",
+            ],
         ),
     ];
-    for (count, what) in rest {
+    for (count, [one, many]) in rest {
         if count > 0 {
-            text.push_str(&format!("; {} {what}", HumanCount(count)));
+            text.push_str(&format!("; {}", HumanCount(count).of(one, many)));
         }
     }
     if let Some(checked) = &outcome.checked {

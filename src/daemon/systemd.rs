@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use sd_notify::NotifyState;
 
 use super::board::{Seen, Trouble};
-use crate::units::HumanBytes;
+use crate::units::{HumanBytes, HumanCount};
 
 /// How often a change of numbers alone is told.
 const NUMBERS: Duration = Duration::from_secs(5);
@@ -138,7 +138,7 @@ pub(super) fn status(seen: &Seen, now: Timestamp) -> Status {
                 continue;
             }
             (_, 0, 0) => String::new(),
-            (_, 0, keys) => format!(" ({keys} keys)"),
+            (_, 0, keys) => format!(" ({})", HumanCount(keys).of("key", "keys")),
             (_, bytes, _) => format!(" ({})", HumanBytes(bytes)),
         };
         status.add(&what, &numbers);

@@ -274,9 +274,9 @@ impl Found<'_> {
         if newest.shrunk {
             let before = held.newest_good.as_ref().map_or(0, |good| good.keys);
             let message = format!(
-                "the newest backup of {name} in storage {} has {} keys, and the last good one has {}; `rdbkeeper backup accept {}` says that this is right",
+                "the newest backup of {name} in storage {} has {}, and the last good one has {}; `rdbkeeper backup accept {}` says that this is right",
                 storage.name,
-                HumanCount(newest.keys),
+                HumanCount(newest.keys).of("key", "keys"),
                 HumanCount(before),
                 newest.id
             );

@@ -9,6 +9,8 @@
 //! Where a piece of a random ID could pass for a word (`ab-Xy…`), the cut is not [`Cut::sure`]: whoever shows it
 //! waits until several keys share it, which pieces of random IDs do not.
 
+use crate::units::HumanCount;
+
 /// Words are no longer than this: nothing that is all letters and longer is shown.
 const LONGEST_WORD: usize = 16;
 /// In front of what may be an ID or not, words have so many letters.
@@ -340,7 +342,8 @@ pub fn masked(key: &[u8]) -> String {
     } else {
         &key[..(key.len() / 4).min(4)]
     };
-    format!("\"{}…\" ({} bytes)", head.escape_ascii(), key.len())
+    let bytes = HumanCount(key.len() as u64).of("byte", "bytes");
+    format!("\"{}…\" ({bytes})", head.escape_ascii())
 }
 
 #[cfg(test)]

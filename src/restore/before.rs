@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::check::Check;
 use super::library::Library;
 use super::plan::{LibraryFate, LibraryPlan};
 use crate::failure::{Failure, Kind};
 use crate::rdb::{DbIndex, LogicalType};
+use crate::server::info::Version;
 use crate::server::{self, Code, Endpoint, Reply, Wire};
 use crate::target::commands::Dialect;
 use crate::target::{Error, TargetFacts};
-use crate::units::HumanCount;
+use crate::units::{HumanCount, listed};
 
 /// What a plan needs the user's rights for.
 pub(super) struct Wants<'a> {
@@ -29,6 +31,118 @@ pub(super) struct Wants<'a> {
     pub(super) flush: Vec<u32>,
     /// Whether function libraries are loaded.
     pub(super) functions: bool,
+    /// Whether it is looked before which keys are there.
+    pub(super) looks: bool,
+    /// What is compared afterwards.
+    pub(super) check: Check,
+}
+
+impl Wants<'_> {
+    /// What is told of a right that is missing, with all the rights that are needed. `restore`: why RESTORE may not be used,
+    /// where plain commands were to do without it.
+    pub(super) fn forbidden(
+        &self,
+        error: Error,
+        restore: Option<&Failure>,
+        facts: &TargetFacts,
+    ) -> Failure {
+        let command = error.plain_command().map(str::to_owned);
+        let mut failure = Failure::from(error);
+        if let (Some(restore), Some(command)) = (restore, command) {
+            let restoring = &restore.message;
+            failure.message = format!("{restoring}, and {command}, which plain commands need");
+            failure.causes.splice(0..0, restore.causes.iter().cloned());
+        }
+        let rights = self.rights(restore.is_some(), facts);
+        failure.hint(rights)
+    }
+
+    /// The rights that are needed, as an ACL names them. `either`: by RESTORE or by plain commands, as may be.
+    fn rights(&self, either: bool, facts: &TargetFacts) -> String {
+        let mut rights = vec!["+info", "+select"];
+        let mut add = |wanted: bool, right: &'static str| rights.extend(wanted.then_some(right));
+        add(self.looks, "+exists");
+        add(self.functions, "+function");
+        add(!self.flush.is_empty(), "+flushdb");
+        add(self.restore.is_some(), "+restore");
+        let mut text = format!("this restore needs {}", rights.join(" "));
+        if self.commands.is_some() {
+            text += if either { ", +restore or else " } else { " " };
+            text += &self.rights_of_commands().join(" ");
+            text += ", and the keys ~rdbkeeper:restoring:* besides those of the backup";
+        } else {
+            text += ", and the keys of the backup (~*)";
+        }
+        let absolute = facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0));
+        match (self.check, absolute) {
+            (Check::None, _) => {}
+            (_, true) => text += "; the check afterwards +dump +pexpiretime",
+            (_, false) => text += "; the check afterwards +dump +pttl +time",
+        }
+        text
+    }
+
+    fn rights_of_commands(&self) -> Vec<String> {
+        let probes = self.probes(b"").into_iter();
+        let asked: BTreeSet<String> = probes
+            .map(|words| words[0].escape_ascii().to_string().to_lowercase())
+            .collect();
+        let mut rights = vec!["multi", "exec", "discard", "del"];
+        rights.extend(asked.iter().map(String::as_str));
+        // What only some values need is not asked for.
+        let (types, dialect) = (self.types, self.dialect);
+        let streams = types.contains(&LogicalType::Stream);
+        let hashes = types.contains(&LogicalType::Hash);
+        for (wanted, more) in [
+            (streams, &["xtrim", "xdel"][..]),
+            (streams && !dialect.create_consumer, &["xreadgroup"]),
+            (hashes && dialect.field_expiry, &["hpexpireat"]),
+            (self.in_pieces, &["lrange", "pttl"]),
+        ] {
+            rights.extend(more.iter().filter(|_| wanted));
+        }
+        rights.iter().map(|right| format!("+{right}")).collect()
+    }
+
+    /// Commands that make keys of these types under a temporary name.
+    fn probes<'a>(&self, key: &'a [u8]) -> Vec<Vec<&'a [u8]>> {
+        let temporary: &[u8] = b"rdbkeeper:restoring:0:0";
+        let mut words: Vec<Vec<&[u8]>> = vec![
+            vec![b"PEXPIRE", temporary, b"1"],
+            vec![b"PEXPIREAT", temporary, b"1"],
+            vec![b"PERSIST", temporary],
+            vec![b"RENAME", temporary, key],
+            vec![b"RENAMENX", temporary, key],
+        ];
+        words.push(match self.dialect.unlink {
+            true => vec![b"UNLINK", temporary],
+            false => vec![b"DEL", temporary],
+        });
+        if self.in_pieces {
+            words.push(vec![b"RPUSH", temporary, b""]);
+            words.push(vec![b"EVAL", b"return 1", b"1", temporary]);
+        }
+        for logical in self.types {
+            match logical {
+                LogicalType::String => words.push(vec![b"SET", key, b""]),
+                LogicalType::List => words.push(vec![b"RPUSH", temporary, b""]),
+                LogicalType::Set => words.push(vec![b"SADD", temporary, b""]),
+                LogicalType::Zset => words.push(vec![b"ZADD", temporary, b"0", b""]),
+                LogicalType::Hash if self.dialect.hset_many => {
+                    words.push(vec![b"HSET", temporary, b"", b""]);
+                }
+                LogicalType::Hash => words.push(vec![b"HMSET", temporary, b"", b""]),
+                LogicalType::Stream => {
+                    words.push(vec![b"XADD", temporary, b"1-1", b"", b""]);
+                    words.push(vec![b"XGROUP", b"DESTROY", temporary, b""]);
+                    words.push(vec![b"XSETID", temporary, b"1-1"]);
+                    words.push(vec![b"XCLAIM", temporary, b"", b"", b"0", b"1-1"]);
+                }
+                LogicalType::Module => {}
+            }
+        }
+        words
+    }
 }
 
 /// Whether this user may do what the plan says, asked without writing anything: a RESTORE and a FUNCTION LOAD whose
@@ -56,9 +170,10 @@ pub(super) async fn may(
         let asked = make(&mut wire, key, wants).await;
         asked.map_err(|source| Error::writing(&facts.place, source))?;
     }
+    let writing = |source| Error::writing(&facts.place, source);
     if wants.functions {
         let asked = wire.call(&[b"FUNCTION", b"LOAD", b"x"]).await;
-        allowed(asked).map_err(wrap)?;
+        allowed(asked).map_err(writing)?;
     }
     if wants.flush.is_empty() {
         return Ok(());
@@ -74,50 +189,15 @@ pub(super) async fn may(
         Ok(_) | Err(server::Error::Reply { .. }) => {}
         Err(error) => return Err(wrap(error)),
     }
-    queued.map(drop).map_err(wrap)
+    queued.map(drop).map_err(writing)
 }
 
 /// Whether keys of these types may be made by plain commands. Nothing of what is queued is done.
 async fn make(wire: &mut Wire, key: &[u8], wants: &Wants<'_>) -> Result<(), server::Error> {
-    let temporary: &[u8] = b"rdbkeeper:restoring:0:0";
-    let mut words: Vec<Vec<&[u8]>> = vec![
-        vec![b"PEXPIRE", temporary, b"1"],
-        vec![b"PEXPIREAT", temporary, b"1"],
-        vec![b"PERSIST", temporary],
-        vec![b"RENAME", temporary, key],
-        vec![b"RENAMENX", temporary, key],
-    ];
-    words.push(match wants.dialect.unlink {
-        true => vec![b"UNLINK", temporary],
-        false => vec![b"DEL", temporary],
-    });
-    if wants.in_pieces {
-        words.push(vec![b"RPUSH", temporary, b""]);
-        words.push(vec![b"EVAL", b"return 1", b"1", temporary]);
-    }
-    for logical in wants.types {
-        match logical {
-            LogicalType::String => words.push(vec![b"SET", key, b""]),
-            LogicalType::List => words.push(vec![b"RPUSH", temporary, b""]),
-            LogicalType::Set => words.push(vec![b"SADD", temporary, b""]),
-            LogicalType::Zset => words.push(vec![b"ZADD", temporary, b"0", b""]),
-            LogicalType::Hash if wants.dialect.hset_many => {
-                words.push(vec![b"HSET", temporary, b"", b""]);
-            }
-            LogicalType::Hash => words.push(vec![b"HMSET", temporary, b"", b""]),
-            LogicalType::Stream => {
-                words.push(vec![b"XADD", temporary, b"1-1", b"", b""]);
-                words.push(vec![b"XGROUP", b"DESTROY", temporary, b""]);
-                words.push(vec![b"XSETID", temporary, b"1-1"]);
-                words.push(vec![b"XCLAIM", temporary, b"", b"", b"0", b"1-1"]);
-            }
-            LogicalType::Module => {}
-        }
-    }
     wire.call(&[b"MULTI"]).await?;
     let mut refused = Ok(());
-    for command in &words {
-        match wire.call(command).await {
+    for command in wants.probes(key) {
+        match wire.call(&command).await {
             Ok(_) => {}
             Err(error @ server::Error::Reply { .. }) => {
                 refused = Err(error);
@@ -157,15 +237,11 @@ pub(super) struct Emptied {
 impl Emptied {
     /// The failure, with what it leaves behind.
     pub(super) fn told(&self, mut failure: Failure) -> Failure {
-        let list = |databases: &[u32]| {
-            let names: Vec<String> = databases.iter().map(u32::to_string).collect();
-            names.join(", ")
-        };
         match self.certain.as_slice() {
             [] => {}
             [db] => failure.message += &format!("; the database {db} was emptied before"),
             all => {
-                failure.message += &format!("; the databases {} were emptied before", list(all));
+                failure.message += &format!("; the databases {} were emptied before", listed(all));
             }
         }
         if let Some(db) = self.perhaps {

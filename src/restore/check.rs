@@ -6,9 +6,11 @@
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
+use crate::selection::KeyNames;
+use crate::server::Facts;
 use crate::target::facts::TargetFacts;
-use crate::target::live::{Chosen, Comparison};
-use crate::units::HumanCount;
+use crate::target::live::{Chosen, Comparison, Counted};
+use crate::units::{HumanBytes, HumanCount};
 
 /// So many keys are a sample, about.
 const SAMPLE: u64 = 1000;
@@ -53,28 +55,40 @@ impl Check {
     }
 }
 
-/// What a check found: that all is well, or that it could not be looked at. Anything else is a [`Failure`].
+/// What a check found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checked {
     /// `all` or `sample`.
     pub mode: &'static str,
     /// Keys that were compared; of a file, keys in it.
     pub keys: u64,
-    /// Those of them whose value was not read: they are there, with the right length where that can be asked.
+    /// Those of them of which only the length was compared.
     #[serde(skip_serializing_if = "is_zero")]
     pub by_length: u64,
-    /// Keys that are not there.
+    /// Those of them that were only looked for.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub by_presence: u64,
+    /// Those of them that are not there.
     pub missing: u64,
-    /// Keys that differ.
+    /// Those of them that differ.
     pub differing: u64,
-    /// The first few of them, masked unless they may be shown.
+    /// By how many keys the databases have fewer than they must: of all keys of the backup, compared or not, at least so
+    /// many are missing.
+    pub fewer: u64,
+    /// The first few that are missing or differ, masked unless they may be shown.
     pub samples: Vec<String>,
     /// Keys that are not as in the backup, and may be those that were there before (`--on-conflict skip`).
     #[serde(skip_serializing_if = "is_zero")]
     pub perhaps_skipped: u64,
+    /// Keys, whosesoever, that the target has evicted since the restore began.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub evicted: u64,
     /// Why not all could be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// Whether it is a file that was read back.
+    #[serde(skip)]
+    is_file: bool,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -88,99 +102,127 @@ impl Checked {
             mode: check.as_str(),
             keys,
             by_length: 0,
+            by_presence: 0,
             missing: 0,
             differing: 0,
+            fewer: 0,
             samples: Vec::new(),
             perhaps_skipped: 0,
+            evicted: 0,
             incomplete: None,
+            is_file: true,
         }
     }
 
-    /// What a comparison means. `written` is how many keys the restore wrote.
-    ///
-    /// # Errors
-    /// Something is not as it should be.
-    pub(super) fn of(
-        check: Check,
-        found: Comparison,
-        written: u64,
-        facts: &TargetFacts,
-    ) -> Result<Checked, Failure> {
-        let place = &facts.place;
-        let fewer: u64 = found.counted.iter().map(|counted| counted.missing()).sum();
-        let samples: Vec<String> = found
-            .differences
-            .iter()
-            .map(|difference| {
-                let words = difference.unlike.words();
-                format!("{} in database {} {words}", difference.key, difference.db)
-            })
-            .collect();
-        let checked = Checked {
+    /// What a comparison found. `facts` are those from before the restore.
+    pub(super) fn of(check: Check, found: &Comparison, facts: &TargetFacts) -> Checked {
+        let samples = found.differences.iter().map(|difference| {
+            let words = difference.unlike.words();
+            format!("{} in database {} {words}", difference.key, difference.db)
+        });
+        let after = found.after.as_ref();
+        Checked {
             mode: check.as_str(),
             keys: found.keys,
             by_length: found.by_length,
-            missing: found.missing.max(fewer),
+            by_presence: found.by_presence,
+            missing: found.missing,
             differing: found.differing,
-            samples,
+            fewer: found.counted.iter().map(Counted::missing).sum(),
+            samples: samples.collect(),
             perhaps_skipped: found.perhaps_skipped,
+            evicted: after.map_or(0, |after| {
+                evicted_keys(after).saturating_sub(evicted_keys(&facts.info))
+            }),
             incomplete: found
                 .forbidden
-                .map(|(command, reply)| format!("{place} refuses {command}: {reply}")),
-        };
-        if checked.missing == 0 && checked.differing == 0 {
-            return Ok(checked);
+                .as_ref()
+                .map(|(command, reply)| format!("{} refuses {command}: {reply}", facts.place)),
+            is_file: false,
         }
-        let compared = match checked.keys {
-            0 => "none could be compared".to_owned(),
-            keys => format!("{} were compared", HumanCount(keys)),
+    }
+
+    /// What is wrong on the target, if anything is. `written` is how many keys the restore wrote.
+    pub(super) fn wrong(
+        &self,
+        found: &Comparison,
+        written: u64,
+        place: &str,
+        names: KeyNames,
+    ) -> Option<Failure> {
+        if self.missing == 0 && self.differing == 0 && self.fewer == 0 {
+            return None;
+        }
+        let written = HumanCount(written).of("key was", "keys were");
+        let mut message = format!("{written} written to {place}");
+        let mut why = match self.evicted {
+            0 => " (deleted since by another client, or lost)",
+            _ => " (evicted, deleted since by another client, or lost)",
         };
-        let mut wrong = Vec::new();
-        if checked.differing > 0 {
-            wrong.push(format!(
-                "{} differ from the backup (changed since by another client, or damaged)",
-                HumanCount(checked.differing)
+        if self.fewer > self.missing {
+            let fewer = HumanCount(self.fewer);
+            let are = if self.fewer == 1 { "is" } else { "are" };
+            message += &format!("; at least {fewer} of the backup's keys {are} missing{why}");
+            why = "";
+        }
+        let mut unlike = Vec::new();
+        if self.missing > 0 {
+            let missing = HumanCount(self.missing).of("is missing", "are missing");
+            unlike.push(format!("{missing}{why}"));
+        }
+        if self.differing > 0 {
+            unlike.push(format!(
+                "{} from the backup (changed since by another client, or damaged)",
+                HumanCount(self.differing).of("differs", "differ")
             ));
         }
-        if checked.missing > 0 {
-            let evicts = facts.info.get("maxmemory_policy");
-            let evicted = match facts.info.maxmemory > 0
-                && evicts.is_some_and(|policy| policy != "noeviction")
-            {
-                true => ", evicted",
-                false => "",
-            };
-            wrong.push(format!(
-                "{} are missing (deleted since by another client{evicted}, or lost)",
-                HumanCount(checked.missing)
-            ));
+        if unlike.is_empty() {
+            unlike.push("none differs".to_owned());
         }
-        let mut failure = Failure::new(
-            Kind::Failed,
-            format!(
-                "{} keys were written to {place}; of the backup's keys {compared}, {}",
-                HumanCount(written),
-                wrong.join(", ")
-            ),
-        );
-        for sample in &checked.samples {
+        message += &match self.keys {
+            0 => "; none was compared".to_owned(),
+            keys => format!("; of {} compared {}", HumanCount(keys), unlike.join(", ")),
+        };
+        let mut failure = Failure::new(Kind::Failed, message);
+        for sample in &self.samples {
             failure = failure.cause(format!("key {sample}"));
         }
         for counted in found.counted.iter().filter(|counted| counted.missing() > 0) {
             failure = failure.cause(format!(
-                "database {} has {} keys, and at least {} of the backup's should be there",
+                "database {} has {}, and at least {} of the backup's should be there",
                 counted.db,
-                HumanCount(counted.has),
+                HumanCount(counted.has).of("key", "keys"),
                 HumanCount(counted.expected)
             ));
         }
-        Err(failure.hint(
-            "if no client has changed them, restore again with --on-conflict replace --check all; --show-keys names the keys",
-        ))
+        Some(failure.hint(self.what_to_do(found, names)))
+    }
+
+    fn what_to_do(&self, found: &Comparison, names: KeyNames) -> String {
+        let again = "restore again with --on-conflict replace --check all";
+        if self.evicted > 0 {
+            let after = found.after.as_ref();
+            let policy = after.and_then(|after| after.get("maxmemory_policy"));
+            return format!(
+                "the target is full and has evicted {} since the restore began (maxmemory {}, maxmemory-policy {}): raise `maxmemory` or set `maxmemory-policy noeviction`, then {again}",
+                HumanCount(self.evicted).of("key", "keys"),
+                HumanBytes(after.map_or(0, |after| after.maxmemory)),
+                policy.unwrap_or("unknown")
+            );
+        }
+        match names {
+            KeyNames::Shown => format!("if no client has changed them, {again}"),
+            KeyNames::Masked => {
+                format!("if no client has changed them, {again}; --show-keys names the keys")
+            }
+        }
     }
 
     /// What it says behind the number of keys that were restored: `500 compared with the backup`.
     pub fn words(&self) -> String {
+        if self.is_file {
+            return "read back whole".to_owned();
+        }
         let mut text = match (&self.incomplete, self.keys) {
             (Some(why), 0) => return format!("not checked: {why}"),
             (Some(why), keys) => {
@@ -188,15 +230,40 @@ impl Checked {
             }
             (None, keys) => format!("{} compared with the backup", HumanCount(keys)),
         };
-        if self.by_length > 0 {
-            text += &format!(" ({} by length alone)", HumanCount(self.by_length));
+        let asides: Vec<String> = [
+            (self.by_length, "by length alone"),
+            (self.by_presence, "only for being there"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, how)| format!("{} {how}", HumanCount(count)))
+        .collect();
+        if !asides.is_empty() {
+            text += &format!(" ({})", asides.join(", "));
         }
         if self.perhaps_skipped > 0 {
             text += &format!(
-                ", {} of them differ and may have been there before",
-                HumanCount(self.perhaps_skipped)
+                ", {} of them {} and may have been there before",
+                HumanCount(self.perhaps_skipped),
+                if self.perhaps_skipped == 1 {
+                    "differs"
+                } else {
+                    "differ"
+                }
+            );
+        }
+        if self.evicted > 0 {
+            text += &format!(
+                "; meanwhile the target evicted {}: see its `maxmemory`",
+                HumanCount(self.evicted).of("key", "keys")
             );
         }
         text
     }
+}
+
+/// How many keys a server has evicted since it started.
+fn evicted_keys(info: &Facts) -> u64 {
+    let count = info.get("evicted_keys").and_then(|text| text.parse().ok());
+    count.unwrap_or(0)
 }

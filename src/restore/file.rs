@@ -42,23 +42,19 @@ pub async fn to_file<B: Backup>(
         let copy = Watched::new(Copy::new(file), None, progress, cancel);
         let (check, written) = (request.check, path.to_owned());
         let copied = blocking(move || {
-            let (copy, _) = backup.read(copy)?;
+            let (copy, report) = backup.read(copy)?;
             copy.check()?;
-            let (keys, bytes) = (copy.keys, copy.inner.finish()?);
-            Ok((keys, bytes, read_back(check, &written, keys)?))
+            let keys = copy.keys;
+            Ok(Outcome {
+                target,
+                keys,
+                opaque: report.opaque.is_some(),
+                bytes: Some(copy.inner.finish()?),
+                checked: read_back(check, &written, keys)?,
+                ..Outcome::default()
+            })
         });
-        let (keys, bytes, checked) = copied.await?;
-        return Ok(Outcome {
-            target,
-            keys,
-            skipped: 0,
-            expired: 0,
-            left_out: 0,
-            functions: 0,
-            bytes: Some(bytes),
-            checked,
-            ..Outcome::default()
-        });
+        return copied.await;
     }
     let (plan, survey) =
         survey_for_file(&backup, &target, &mut route, &request, &progress, &cancel).await?;
@@ -94,7 +90,6 @@ pub async fn to_file<B: Backup>(
     Ok(Outcome {
         target,
         keys: written.keys,
-        skipped: 0,
         expired: written.expired,
         left_out: written.left_out,
         functions: plan.functions.len() as u64,
@@ -139,9 +134,10 @@ fn read_back(check: Check, path: &Path, keys: u64) -> Result<Option<Checked>, Fa
     };
     read(&mut count).map_err(wrong)?;
     if found != keys {
-        let (keys, found) = (HumanCount(keys), HumanCount(found));
         return Err(wrong(format!(
-            "it has {found} keys, and {keys} were written"
+            "it has {}, and {} written",
+            HumanCount(found).of("key", "keys"),
+            HumanCount(keys).of("was", "were")
         )));
     }
     Ok(Some(Checked::file(check, found)))
@@ -176,6 +172,7 @@ async fn survey_for_file<B: Backup>(
     let survey = survey_of(backup, route, None, None, request, progress, cancel).await?;
     route.snapshot_ms = survey.snapshot_ms;
     route.check_snapshot(jiff::Timestamp::now().as_millisecond())?;
+    fit::known(&route.map, &survey)?;
     if let Some(into) = request.into {
         fit::into_one(route, into, &survey.meant_databases(&request.filters))?;
     }

@@ -1,12 +1,14 @@
 //! Whether a target may be written to at all, and what the number in its URL means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::found::Survey;
 use crate::failure::{Failure, Kind};
 use crate::rdb::DbIndex;
 use crate::server::info::Role;
 use crate::target::Route;
 use crate::target::facts::TargetFacts;
+use crate::units::listed;
 
 /// Refuses a target that is not to be written to: a replica, a cluster node, a server that loads.
 ///
@@ -38,6 +40,35 @@ pub(super) fn suitable(facts: &TargetFacts) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether the backup has each database that is mapped: a mistyped number would leave keys where they are not wanted. A
+/// backup without any keys, or one that can't be read to its end, tells nothing about that.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub(super) fn known(map: &BTreeMap<DbIndex, DbIndex>, survey: &Survey) -> Result<(), Failure> {
+    let found = &survey.databases;
+    if found.is_empty() || survey.opaque.is_some() {
+        return Ok(());
+    }
+    match map.iter().find(|(from, _)| !found.contains_key(from)) {
+        None => Ok(()),
+        Some((from, to)) => Err(Failure::new(
+            Kind::Usage,
+            format!("--map {from}:{to} maps database {from}, which has no keys in the backup"),
+        )
+        .cause(format!(
+            "the backup has keys in {} {}",
+            if found.len() == 1 {
+                "database"
+            } else {
+                "databases"
+            },
+            listed(found.keys())
+        ))
+        .hint("leave it out, or map a database that is there")),
+    }
+}
+
 /// Applies the `/N` of a target: every key goes into that database, if there is only one to put there.
 ///
 /// # Errors
@@ -58,12 +89,11 @@ pub(super) fn into_one(
         })
         .collect();
     if targets.len() > 1 {
-        let list: Vec<String> = found.iter().map(DbIndex::to_string).collect();
         return Err(Failure::new(
             Kind::Refused,
             format!(
                 "the target names database {into}, but the backup has the databases {}",
-                list.join(", ")
+                listed(found)
             ),
         )
         .hint("choose one with --db, map each with --map, or leave the number out of the target"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::library::Library;
-use super::memory::Scales;
+use super::scales::Scales;
 use crate::rdb::{DbIndex, FileVersion, LogicalType, Unknown};
 use crate::selection::Filters;
 use crate::target::live::Known;
@@ -93,6 +93,8 @@ pub struct Survey {
     pub databases: BTreeMap<DbIndex, Surveyed>,
     /// What the target can't hold.
     pub unheld: Vec<UnheldKeys>,
+    /// How many keys that is about, each counted once.
+    pub unheld_keys: u64,
     /// How the keys will be written.
     pub ways: WayCounts,
     /// The types that will be written by commands.

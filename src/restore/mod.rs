@@ -20,10 +20,12 @@ mod library;
 mod memory;
 mod modules;
 mod plan;
+mod prepare;
+mod scales;
 mod show;
 mod survey;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -34,8 +36,10 @@ pub use fetch::{NotFetched, fetch};
 pub use file::{plan_file, to_file};
 pub use found::{Depth, Holds, Loss, Survey, Surveyed, UnheldKeys, WayCounts};
 pub use library::Library;
-pub use memory::{MemoryPlan, Scales};
+pub use memory::MemoryPlan;
 pub use plan::{ConflictPlan, DatabasePlan, LibraryFate, LibraryPlan, Plan, UnheldPlan};
+pub use prepare::prepare;
+pub use scales::Scales;
 pub use survey::Surveyor;
 
 use crate::failure::{Failure, Kind};
@@ -44,13 +48,12 @@ use crate::rdb::{DbIndex, Event, Handler, Report};
 use crate::selection::{Filters, KeyNames};
 use crate::server::Endpoint;
 use crate::stage;
-use crate::target::commands::Dialect;
 use crate::target::facts::TargetFacts;
 use crate::target::live::{
-    self, Comparing, Conflicts, Losses, OnConflict, Settings, SkippedKeys, Times, Ways, Written,
+    self, Comparing, Losses, OnConflict, Settings, SkippedKeys, Times, Ways, Written,
 };
-use crate::target::way::{Abilities, May, Mode};
-use crate::target::{Error, Expiry, Rename, Route};
+use crate::target::way::Mode;
+use crate::target::{Expiry, Rename, Route};
 use crate::units::HumanCount;
 
 /// A backup that can be read, as often as it is asked for.
@@ -159,12 +162,33 @@ pub struct Outcome {
     /// What the target could not hold, and was left out.
     #[serde(skip_serializing_if = "Losses::is_none")]
     pub losses: Losses,
+    /// Whether a part of the file that was written can't be read: it has keys that are not counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// The length of the file that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// What the check afterwards found; absent where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<Checked>,
+}
+
+/// Why a restore did not end well.
+#[derive(Debug)]
+pub struct NotGood {
+    /// Why.
+    pub failure: Failure,
+    /// What was done, where all was written and the check afterwards found something wrong.
+    pub outcome: Option<Box<Outcome>>,
+}
+
+impl From<Failure> for NotGood {
+    fn from(failure: Failure) -> NotGood {
+        NotGood {
+            failure,
+            outcome: None,
+        }
+    }
 }
 
 /// A restore to a live server, ready to run.
@@ -191,201 +215,6 @@ impl<B> std::fmt::Debug for Prepared<B> {
     }
 }
 
-/// Looks at the target and reads the backup, and decides. Changes nothing. What the plan refuses is in the plan; [`Prepared::run`]
-/// will not do it.
-///
-/// # Errors
-/// The target can't be asked or is no place to restore to, the backup is damaged, or the request makes no sense for it.
-pub async fn prepare<B: Backup>(
-    backup: Arc<B>,
-    endpoint: Endpoint,
-    request: Request,
-    progress: OnProgress,
-    cancel: CancellationToken,
-) -> Result<Prepared<B>, Failure> {
-    let facts = TargetFacts::of(&endpoint).await?;
-    fit::suitable(&facts)?;
-    let mut holds = Holds {
-        abilities: Abilities {
-            mode: request.mode,
-            rdb: facts.rdb,
-            dialect: Dialect::of(&facts.info, facts.max_bulk),
-            restore: May::Yes,
-        },
-        modules: facts.modules.clone(),
-        loss: request.loss,
-        depth: Depth::Needed,
-    };
-    let ask = Ask {
-        backup,
-        endpoint,
-        facts,
-        request,
-        progress,
-        cancel,
-    };
-    let mut first = None;
-    loop {
-        match attempt(&ask, &holds, first.as_ref()).await? {
-            Attempt::Prepared(prepared) => return Ok(*prepared),
-            Attempt::TooShallow => holds.depth = Depth::Everything,
-            Attempt::NoRestore(failure) => {
-                holds.abilities.restore = May::No;
-                first = Some(failure);
-            }
-        }
-    }
-}
-
-/// What is to be prepared.
-struct Ask<B> {
-    backup: Arc<B>,
-    endpoint: Endpoint,
-    facts: TargetFacts,
-    request: Request,
-    progress: OnProgress,
-    cancel: CancellationToken,
-}
-
-/// What came of preparing.
-enum Attempt<B> {
-    Prepared(Box<Prepared<B>>),
-    /// Some streams are too long to go as they are, and more must be known of them before anything is written.
-    TooShallow,
-    /// The target does not let us RESTORE, for this reason, so that all must go by commands.
-    NoRestore(Failure),
-}
-
-/// `first`: why RESTORE is not allowed, where that is known.
-async fn attempt<B: Backup>(
-    ask: &Ask<B>,
-    holds: &Holds,
-    first: Option<&Failure>,
-) -> Result<Attempt<B>, Failure> {
-    let Ask {
-        backup,
-        endpoint,
-        facts,
-        request,
-        progress,
-        cancel,
-    } = ask;
-    let abilities = holds.abilities;
-    let mut route = route_of(request, facts.clock.now_ms());
-    let now = facts.clock.now_ms();
-    let survey = survey_of(
-        backup,
-        &route,
-        Some(now),
-        Some(holds.clone()),
-        request,
-        progress,
-        cancel,
-    )
-    .await?;
-    if survey.too_shallow {
-        return Ok(Attempt::TooShallow);
-    }
-    route.snapshot_ms = survey.snapshot_ms;
-    route.check_snapshot(now)?;
-    if let Some(into) = request.into {
-        fit::into_one(&mut route, into, &survey.meant_databases(&request.filters))?;
-    }
-    let targets = plan::target_databases(&survey, &route);
-    let list: Vec<DbIndex> = targets.iter().copied().collect();
-    let lacking = facts.lacks(endpoint, &list).await?;
-    let mut ingredients = plan::Ingredients {
-        place: &facts.place,
-        facts: Some(facts),
-        lacking: &lacking,
-        survey: &survey,
-        route: &route,
-        on_conflict: request.on_conflict,
-        flush: request.flush,
-        mode: request.mode,
-        loss: request.loss,
-        conflicts: None,
-    };
-    let mut plan = Plan::of(&ingredients);
-    let mut forbidden: Option<Failure> = None;
-    if plan.refusal.is_none() {
-        let place = |first: &Option<(DbIndex, Vec<u8>)>| {
-            let first = first.as_ref();
-            first.map(|(db, name)| (route.database(*db), name.clone()))
-        };
-        let wants = before::Wants {
-            restore: place(&survey.first_restored),
-            commands: place(&survey.first).filter(|_| !survey.by_commands.is_empty()),
-            types: &survey.by_commands,
-            in_pieces: survey.in_pieces,
-            dialect: abilities.dialect,
-            flush: plan.flush.keys().copied().collect(),
-            functions: plan.loads(),
-        };
-        match before::may(endpoint, facts, &wants).await {
-            Ok(()) => {}
-            Err(error)
-                if request.mode == Mode::Auto
-                    && abilities.restore == May::Yes
-                    && error.refuses("RESTORE") =>
-            {
-                return Ok(Attempt::NoRestore(error.into()));
-            }
-            // Who may do neither had better get the right to the better one.
-            Err(error @ Error::Forbidden { .. }) => {
-                forbidden = Some(first.cloned().unwrap_or_else(|| error.into()));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let conflicts;
-    if forbidden.is_none()
-        && plan.refusal.is_none()
-        && (request.on_conflict == OnConflict::Fail || request.always_look)
-    {
-        let occupied: BTreeSet<DbIndex> = targets
-            .into_iter()
-            .filter(|db| !request.flush && facts.info.keyspace.contains_key(&db.0))
-            .collect();
-        conflicts = if occupied.is_empty() {
-            Conflicts::default()
-        } else {
-            let settings = settings_of(request, Stage::Looking, plan.keys, progress, cancel);
-            let reader = Arc::clone(backup);
-            let read = move |handler| reader.read(handler).map(|(handler, _)| handler);
-            live::look(endpoint, facts, &route, occupied, &settings, read).await?
-        };
-        ingredients.conflicts = Some(&conflicts);
-        plan = Plan::of(&ingredients);
-    }
-    if let Some(first) = first {
-        let why = &first.message;
-        plan.warnings
-            .push(format!("{why}: the keys are written by plain commands"));
-    }
-    if let Some(failure) = forbidden {
-        plan.refuse(failure);
-    }
-    let largest = survey.scales.largest();
-    let libraries = survey.libraries;
-    Ok(Attempt::Prepared(Box::new(Prepared {
-        backup: Arc::clone(backup),
-        endpoint: endpoint.clone(),
-        facts: facts.clone(),
-        route,
-        ways: Ways {
-            abilities,
-            known: Arc::new(survey.known),
-        },
-        request: request.clone(),
-        libraries,
-        largest,
-        plan,
-        progress: Arc::clone(progress),
-        cancel: cancel.clone(),
-    })))
-}
-
 impl<B: Backup> Prepared<B> {
     /// What is going to be done.
     pub fn plan(&self) -> &Plan {
@@ -396,15 +225,12 @@ impl<B: Backup> Prepared<B> {
     ///
     /// # Errors
     /// What the plan refuses, and whatever happens meanwhile; each error says how much was written.
-    pub async fn run(self) -> Result<Outcome, Failure> {
+    pub async fn run(self) -> Result<Outcome, NotGood> {
         if let Some(refusal) = self.plan.refusal.clone() {
-            return Err(refusal.cause("nothing was written"));
+            return Err(refusal.cause("nothing was written").into());
         }
         if self.cancel.is_cancelled() {
-            return Err(Failure::new(
-                Kind::Interrupted,
-                "stopped before anything was written",
-            ));
+            return Err(survey::stopped().into());
         }
         // Before anything is deleted: FLUSHDB leaves functions alone, and a library may be refused.
         let functions = before::load(
@@ -449,12 +275,15 @@ impl<B: Backup> Prepared<B> {
         )
         .await
         .map_err(|failure| emptied.told(failure))?;
-        let checked = match self.request.check {
-            Check::None => None,
-            Check::All | Check::Sample => Some(self.check(&route, &settings, written).await?),
+        let (checked, wrong) = match self.request.check {
+            Check::None => (None, None),
+            Check::All | Check::Sample => {
+                let (checked, wrong) = self.check(&route, &settings, written).await?;
+                (Some(checked), wrong)
+            }
         };
         let unloaded = |library: &&LibraryPlan| library.fate == LibraryFate::Unheld;
-        Ok(Outcome {
+        let outcome = Outcome {
             target: self.plan.target,
             keys: written.keys,
             skipped: written.skipped,
@@ -467,18 +296,26 @@ impl<B: Backup> Prepared<B> {
                 functions: self.plan.functions.iter().filter(unloaded).count() as u64,
                 ..written.losses
             },
+            opaque: false,
             bytes: None,
             checked,
-        })
+        };
+        match wrong {
+            None => Ok(outcome),
+            Some(failure) => Err(NotGood {
+                failure,
+                outcome: Some(Box::new(outcome)),
+            }),
+        }
     }
 
-    /// Compares what was written with the backup.
+    /// Compares what was written with the backup: what was found, and what of it is wrong.
     async fn check(
         &self,
         route: &Route,
         written_by: &Settings,
         written: Written,
-    ) -> Result<Checked, Failure> {
+    ) -> Result<(Checked, Option<Failure>), Failure> {
         let check = self.request.check;
         let keys = written.keys + written.skipped;
         let mut settings = settings_of(
@@ -519,12 +356,15 @@ impl<B: Backup> Prepared<B> {
         .await
         .map_err(|failure| {
             failure.context(format!(
-                "all {} keys were written to {}, but not compared with the backup",
-                HumanCount(written.keys),
+                "all {} written to {}, but not compared with the backup",
+                HumanCount(written.keys).of("key was", "keys were"),
                 self.facts.place
             ))
         })?;
-        Checked::of(check, found, written.keys, &self.facts)
+        let checked = Checked::of(check, &found, &self.facts);
+        let place = &self.facts.place;
+        let wrong = checked.wrong(&found, written.keys, place, self.request.names);
+        Ok((checked, wrong))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::target::facts::{TargetFacts, TargetLibraries};
 use crate::target::live::{Conflicts, OnConflict};
 use crate::target::way::Mode;
 use crate::target::{Expiry, Route};
-use crate::units::HumanCount;
+use crate::units::{HumanCount, listed};
 
 /// What becomes of a function library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -360,12 +360,14 @@ impl Plan {
         if keys == 0 {
             return None;
         }
-        let databases: Vec<String> = self.flush.keys().map(u32::to_string).collect();
-        let plural = if databases.len() == 1 { "" } else { "s" };
+        let plural = if self.flush.len() == 1 { "" } else { "s" };
         Some(format!(
-            "delete all {} keys in database{plural} {} of {}",
-            HumanCount(keys),
-            databases.join(" and "),
+            "delete {} in database{plural} {} of {}",
+            match keys {
+                1 => "the 1 key".to_owned(),
+                keys => format!("all {} keys", HumanCount(keys)),
+            },
+            listed(self.flush.keys()),
             self.target
         ))
     }

@@ -10,8 +10,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "restore {} keys to {}",
-            HumanCount(self.keys),
+            "restore {} to {}",
+            HumanCount(self.keys).of("key", "keys"),
             self.target
         )?;
         if let Some(server) = &self.target_server {
@@ -21,8 +21,8 @@ impl fmt::Display for Plan {
         for (db, keys) in &self.flush {
             writeln!(
                 f,
-                "  database {db} is emptied first: {} keys",
-                HumanCount(*keys)
+                "  database {db} is emptied first: {}",
+                HumanCount(*keys).of("key", "keys")
             )?;
         }
         for found in &self.databases {
@@ -30,7 +30,7 @@ impl fmt::Display for Plan {
             if found.to != found.from {
                 write!(f, " to {}", found.to)?;
             }
-            write!(f, ": {} keys", HumanCount(found.keys))?;
+            write!(f, ": {}", HumanCount(found.keys).of("key", "keys"))?;
             let types: Vec<String> = found
                 .types
                 .iter()
@@ -53,11 +53,12 @@ impl fmt::Display for Plan {
         }
         if let Some(ways) = &self.ways {
             for (count, what) in [
-                (ways.recoded, "in a layout that the target knows"),
-                (ways.commands, "by plain commands"),
+                (ways.recoded, "re-encoded for the target's version"),
+                (ways.commands, "written by plain commands"),
             ] {
                 if count > 0 {
-                    writeln!(f, "  {} keys are written {what}", HumanCount(count))?;
+                    let keys = HumanCount(count).of("key is", "keys are");
+                    writeln!(f, "  {keys} {what}")?;
                 }
             }
         }
@@ -76,8 +77,8 @@ impl fmt::Display for Plan {
         if let Some(conflicts) = &self.conflicts {
             writeln!(
                 f,
-                "  {} of these keys are there already (--on-conflict {})",
-                HumanCount(conflicts.keys),
+                "  {} there already (--on-conflict {})",
+                HumanCount(conflicts.keys).of("of these keys is", "of these keys are"),
                 self.on_conflict
             )?;
         }

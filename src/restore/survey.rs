@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::examine::{Examined, Examiner, Sight};
 use super::found::{Depth, Holds, Loss, Survey, UnheldKeys, WayCounts};
 use super::library::Library;
-use super::memory::Scales;
+use super::scales::Scales;
 use super::{Attention, modules};
 use crate::failure::{Failure, Kind};
 use crate::rdb::payload::FOOTER_BYTES;
@@ -44,6 +44,8 @@ pub struct Surveyor {
     merged: BTreeSet<DbIndex>,
     hashes: Vec<u128>,
     seen: u64,
+    /// The number of the last key of which something can't be held.
+    last_unheld: u64,
     library_bytes: u64,
     current: Option<Current>,
     examiner: Option<Examiner>,
@@ -88,6 +90,7 @@ impl Surveyor {
                 version: None,
                 databases: BTreeMap::new(),
                 unheld: Vec::new(),
+                unheld_keys: 0,
                 ways: WayCounts::default(),
                 by_commands: BTreeSet::new(),
                 in_pieces: false,
@@ -113,6 +116,7 @@ impl Surveyor {
             merged,
             hashes: Vec::new(),
             seen: 0,
+            last_unheld: 0,
             library_bytes: 0,
             current: None,
             examiner,
@@ -261,6 +265,10 @@ impl Surveyor {
 
     /// Notes what can't be held of a key: the whole of it, or so many things in it.
     fn unheld(&mut self, why: Unheld, current: &Current, parts: u64) {
+        if self.last_unheld != current.number {
+            self.last_unheld = current.number;
+            self.survey.unheld_keys += 1;
+        }
         let many = self.survey.unheld.len() >= MANY_REASONS;
         let same = |found: Unheld| {
             found == why || (many && matches!((found, why), (Unheld::Module(_), Unheld::Module(_))))

@@ -219,9 +219,9 @@ fn message(ended: &Ended<'_>, news: &News) -> String {
     let (task, database, host) = (ended.task, ended.database, ended.host);
     let facts = ended.made.map(|made| {
         format!(
-            "{} has {} keys, {} stored in {}",
+            "{} has {}, {} stored in {}",
             made.manifest.id,
-            HumanCount(made.manifest.rdb.keys),
+            HumanCount(made.manifest.rdb.keys).of("key", "keys"),
             HumanBytes(made.manifest.data.bytes),
             made.storages.join(", ")
         )

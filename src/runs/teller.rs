@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::notices::Notice;
 use crate::config::{SecretError, SecretSource};
 use crate::server::tls::TlsFiles;
+use crate::units::HumanCount;
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(10);
@@ -218,7 +219,8 @@ impl Teller {
                 return;
             }
             if timeout_at(deadline, moved).await.is_err() {
-                tracing::warn!("{open} notices could not be delivered in time");
+                let notices = HumanCount(open as u64).of("notice", "notices");
+                tracing::warn!("{notices} could not be delivered in time");
                 return;
             }
         }

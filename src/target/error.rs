@@ -9,10 +9,14 @@ use crate::server::{self, Code, ServerError};
 use crate::units::{HumanBytes, HumanCount};
 
 /// What to give to a user that may not restore.
-const RIGHTS: &str = "a restore needs the rights +ping +info +select +exists +restore +time ~*; with --flush also +flushdb, for function libraries +function, for the check afterwards +dump +pexpiretime";
+const RIGHTS: &str = "a restore needs the rights +info +select +exists +restore ~*; with --flush also +flushdb, for function libraries +function, for the check afterwards +dump +pexpiretime (before Redis 7.0 +pttl +time)";
 
 /// The same for plain commands.
-const RIGHTS_OF_COMMANDS: &str = "by plain commands a restore needs +multi +exec +pexpire +pexpireat +persist +rename +renamenx +unlink +del, the commands of the types (+set; +rpush; +sadd; +zadd; +hset +hpexpireat; +xadd +xgroup +xclaim +xsetid +xtrim +xdel +xreadgroup) and the keys ~rdbkeeper:restoring:*";
+const RIGHTS_OF_COMMANDS: &str = "by plain commands a restore needs +info +select +exists +multi +exec +discard +pexpire +pexpireat +persist +rename +renamenx +unlink +del, the commands of the types (+set; +rpush; +sadd; +zadd; +hset +hpexpireat; +xadd +xgroup +xclaim +xsetid +xtrim +xdel +xreadgroup) and the keys ~rdbkeeper:restoring:*; with --flush also +flushdb, for function libraries +function, for the check afterwards +dump +pexpiretime (before Redis 7.0 +pttl +time)";
+
+/// What to do for a server that wants more replicas than it has.
+const NO_REPLICAS: &str =
+    "it wants more replicas than it has (`min-replicas-to-write`): see whether they are there";
 
 /// Why a restore did not end well. Keys in it are masked unless the user asked to see them.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +98,8 @@ pub enum Error {
     Stopped,
     /// A key appeared on the target while the restore ran, and the policy is to fail.
     #[error(
-        "{key} appeared in database {db} of {place} while the restore ran; {} keys were written",
-        HumanCount(*.written)
+        "{key} appeared in database {db} of {place} while the restore ran; {} written",
+        HumanCount(*.written).of("key was", "keys were")
     )]
     Appeared {
         /// The server.
@@ -108,7 +112,7 @@ pub enum Error {
         written: u64,
     },
     /// The server refuses to go on: out of memory, read-only, and the like.
-    #[error("{place} refused to take more keys; {} were written, {rest}", HumanCount(*.written))]
+    #[error("{place} refused to take more keys; {} written, {rest}", HumanCount(*.written).of("was", "were"))]
     Refused {
         /// The server.
         place: String,
@@ -122,9 +126,9 @@ pub enum Error {
     },
     /// Some keys were refused, the others written.
     #[error(
-        "{place} refused {} of the keys, {} were written; the first was {key} in database {db}",
+        "{place} refused {} of the keys, {} written; the first was {key} in database {db}",
         HumanCount(*.failed),
-        HumanCount(*.written)
+        HumanCount(*.written).of("was", "were")
     )]
     Keys {
         /// The server.
@@ -142,7 +146,10 @@ pub enum Error {
         reply: Box<ServerError>,
     },
     /// The connection was lost.
-    #[error("the connection to {place} was lost; {} keys were written for certain", HumanCount(*.written))]
+    #[error(
+        "the connection to {place} was lost; {} written for certain",
+        HumanCount(*.written).of("key was", "keys were")
+    )]
     Lost {
         /// The server.
         place: String,
@@ -152,7 +159,7 @@ pub enum Error {
         source: Box<server::Error>,
     },
     /// The user stopped it.
-    #[error("stopped; {} keys were written to {place}, {rest}", HumanCount(*.written))]
+    #[error("stopped; {} written to {place}, {rest}", HumanCount(*.written).of("key was", "keys were"))]
     Cancelled {
         /// The server.
         place: String,
@@ -163,7 +170,8 @@ pub enum Error {
     },
     /// A function library could not be loaded.
     #[error(
-        "the function library {name} cannot be loaded into {place}; {loaded} others were loaded, no key was written or deleted"
+        "the function library {name} cannot be loaded into {place}; {} loaded, no key was written or deleted",
+        .loaded.of("other was", "others were")
     )]
     Function {
         /// The server.
@@ -238,6 +246,14 @@ impl Error {
 }
 
 impl Error {
+    /// The command that is forbidden, where it is one that only a restore by plain commands needs.
+    pub(crate) fn plain_command(&self) -> Option<&str> {
+        match self {
+            Error::Forbidden { command, .. } if is_plain(command) => Some(command),
+            _ => None,
+        }
+    }
+
     /// Whether the server does not let this user, or nobody, run this command.
     pub(crate) fn refuses(&self, wanted: &str) -> bool {
         match self {
@@ -255,10 +271,13 @@ impl Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (kind, hint): (Kind, Option<&str>) = match &error {
-            Error::Forbidden { command, .. } if is_plain(command) => {
-                (Kind::Forbidden, Some(RIGHTS_OF_COMMANDS))
-            }
-            Error::Forbidden { .. } => (Kind::Forbidden, Some(RIGHTS)),
+            Error::Forbidden { .. } => (
+                Kind::Forbidden,
+                Some(match error.plain_command() {
+                    Some(_) => RIGHTS_OF_COMMANDS,
+                    None => RIGHTS,
+                }),
+            ),
             Error::Function { source, .. } if source.code() == Some(&Code::NoPerm) => {
                 (Kind::Forbidden, Some(RIGHTS))
             }
@@ -276,12 +295,7 @@ impl From<Error> for Failure {
                     Kind::Refused,
                     Some("the target is a replica: restore to its primary"),
                 ),
-                Code::NoReplicas => (
-                    Kind::Unavailable,
-                    Some(
-                        "it waits for replicas (`min-replicas-to-write`): see whether they are there",
-                    ),
-                ),
+                Code::NoReplicas => (Kind::Refused, Some(NO_REPLICAS)),
                 _ => (
                     Kind::Unavailable,
                     Some(
@@ -314,11 +328,11 @@ impl From<Error> for Failure {
                 Kind::Refused,
                 Some("stop what writes to the target, or say --on-conflict skip or replace"),
             ),
-            Error::Refused { reply, .. } => match reply.code {
+            Error::Refused { reply, written, .. } => match reply.code {
                 Code::Oom => (
                     Kind::Unavailable,
                     Some(
-                        "the target has reached `maxmemory`: raise it or free memory, then restore again with --on-conflict skip",
+                        "the target is full: raise its `maxmemory` (CONFIG SET maxmemory) or free memory there, then restore again with --on-conflict skip",
                     ),
                 ),
                 Code::NoPerm => (Kind::Forbidden, Some(RIGHTS)),
@@ -326,6 +340,14 @@ impl From<Error> for Failure {
                 Code::ReadOnly => (
                     Kind::Refused,
                     Some("the target is a replica: restore to its primary"),
+                ),
+                Code::NoReplicas => (
+                    if *written == 0 {
+                        Kind::Refused
+                    } else {
+                        Kind::Unavailable
+                    },
+                    Some(NO_REPLICAS),
                 ),
                 _ => (
                     Kind::Unavailable,

@@ -133,11 +133,7 @@ impl Route {
     /// # Errors
     /// [`Error::NoSnapshotTime`] when expiries are to be shifted and nobody said from when.
     pub fn fate(&self, head: &KeyHead<'_>, key: &[u8], now_ms: Option<i64>) -> Result<Fate, Error> {
-        let filters = &self.filters;
-        if !filters.takes_database(head.db)
-            || !filters.takes_type(head.value_type.logical())
-            || (filters.needs_names() && !filters.takes_name(key))
-        {
+        if !self.filters.takes_but_for_name(head) || !self.filters.takes_name(key) {
             return Ok(Fate::LeftOut);
         }
         let written = |expire_at_ms| Fate::Written {

@@ -167,7 +167,7 @@ pub enum OnConflict {
 /// How values are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// As they are where the target knows their layout, else in an older one, else by plain commands
+    /// As they are where the target reads them so, else re-encoded for its version, else by plain commands
     #[default]
     Auto,
     /// By RESTORE, as they are or not at all

@@ -160,9 +160,12 @@ fn suggestion_text(suggestion: &Suggestion, paint: Painter<'_>) -> String {
     evidence.push(match suggestion.read {
         0 => "known by their names, no value was read".to_owned(),
         read => format!(
-            "{} of {} values that were read are such",
+            "{} of {}",
             HumanCount(suggestion.read_as_store),
-            HumanCount(read)
+            HumanCount(read).of(
+                "value that was read is such",
+                "values that were read are such"
+            )
         ),
     });
     if suggestion.for_ever > 0 {

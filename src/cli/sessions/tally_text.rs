@@ -206,10 +206,7 @@ pub(super) fn bytes(held: &KeysHeld) -> String {
 
 /// `1 key`, `1,234 keys`.
 pub(super) fn keys(count: u64) -> String {
-    match count {
-        1 => "1 key".to_owned(),
-        _ => format!("{} keys", HumanCount(count)),
-    }
+    HumanCount(count).of("key", "keys")
 }
 
 /// A duration of whole seconds.

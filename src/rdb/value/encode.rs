@@ -5,8 +5,8 @@
 
 use super::super::length;
 use super::super::types::{Family, LogicalType, ValueType};
+use super::Element;
 use super::streams_out::StreamEncoder;
-use super::{Digits, Element};
 
 /// The plain type in which a server of `family` with this RDB version takes such a value: `None` when it can't hold it.
 ///
@@ -162,14 +162,8 @@ fn text_score(score: f64, out: &mut Vec<u8>) {
     } else if score.is_infinite() {
         out.push(if score > 0.0 { 254 } else { 255 });
     } else {
-        let whole = score as i64;
-        // -0 is a whole number, too, whose sign must not be lost.
-        let text = if whole as f64 == score && whole != 0 && whole.unsigned_abs() < 1 << 52 {
-            String::from_utf8_lossy(Digits::new().of(whole)).into_owned()
-        } else {
-            // The shortest text that means this number: at most 24 characters.
-            format!("{score:e}")
-        };
+        // The shortest text that means this number: at most 24 characters.
+        let text = format!("{score:e}");
         out.push(text.len() as u8);
         out.extend(text.as_bytes());
     }

@@ -28,7 +28,6 @@ pub use digest::{ContentDigest, FieldExpiries};
 pub use encode::{Encoder, FieldsExpire, plain_type};
 pub use stream::{Consumer, Entry, Fields, Group, Pending, StreamFacts, StreamHistory, StreamId};
 
-use super::packed::Digits;
 use super::types::ModuleId;
 
 /// One thing in a value, in the order of the file. The bytes live until the sink returns.

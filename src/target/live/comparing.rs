@@ -1,6 +1,5 @@
 //! A comparison as a whole: what is asked, and what the answers come to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compare::{ExpiryQuestion, KeyComparer, Setup};
@@ -10,7 +9,7 @@ use super::verdict::{Comparison, Counted, Verdict};
 use super::{Settings, commands_per_batch, drive};
 use crate::failure::{Failure, Kind};
 use crate::rdb::value::FieldExpiries;
-use crate::server::info::{Keyspace, Version};
+use crate::server::info::Version;
 use crate::server::{self, Code, Endpoint, Facts};
 use crate::target::pump::End;
 use crate::target::{Error, Route, TargetFacts};
@@ -57,7 +56,7 @@ where
 {
     let wrap = |source| Error::target(&facts.place, source);
     // Before the first key: what must be there later was there now.
-    let sizes = sizes(endpoint).await.map_err(wrap)?;
+    let before = info(endpoint).await.map_err(wrap)?;
     let question = match facts.info.is_at_least(Version(7, 0, 0), Version(0, 0, 0)) {
         true => ExpiryQuestion::Absolute,
         false => ExpiryQuestion::Relative,
@@ -101,26 +100,27 @@ where
     }
     let comparer = read?;
     (settings.progress)(found.keys);
-    if let Some(sizes) = sizes {
+    found.after = info(endpoint).await.ok().flatten();
+    if let Some(before) = before {
         let certain = comparer.certain.iter();
         found.counted = certain
             .map(|(db, expected)| Counted {
                 db: db.0,
                 expected: *expected,
-                has: sizes.get(&db.0).map_or(0, |size| size.keys),
+                has: before.keyspace.get(&db.0).map_or(0, |size| size.keys),
             })
             .collect();
     }
     Ok(found)
 }
 
-/// How many keys each database has; `None` when the server does not tell.
-async fn sizes(endpoint: &Endpoint) -> Result<Option<BTreeMap<u32, Keyspace>>, server::Error> {
+/// What the server tells of itself; `None` when it does not.
+async fn info(endpoint: &Endpoint) -> Result<Option<Facts>, server::Error> {
     let mut wire = endpoint.wire().await?;
-    match wire.call(&[b"INFO", b"keyspace"]).await {
+    match wire.call(&[b"INFO"]).await {
         Ok(text) => {
             let text = text.into_bytes().unwrap_or_default();
-            Ok(Some(Facts::parse(&String::from_utf8_lossy(&text)).keyspace))
+            Ok(Some(Facts::parse(&String::from_utf8_lossy(&text))))
         }
         Err(server::Error::Reply { .. }) => Ok(None),
         Err(error) => Err(error),

@@ -99,7 +99,7 @@ impl<'a> Tally<'a> {
             .settings
             .keys
             .saturating_sub(written + self.written.skipped);
-        let rest = format!("{} were not", HumanCount(rest));
+        let rest = HumanCount(rest).of("was not", "were not");
         if let Some(fatal) = self.fatal.take() {
             return Err(match fatal {
                 Fatal::Appeared(key, db) => Error::Appeared {
@@ -117,7 +117,9 @@ impl<'a> Tally<'a> {
             });
         }
         match ended {
-            Err(source) if self.answered == 0 => Err(Error::target(&place, source)),
+            Err(source) if self.answered == 0 && !source.is_disconnect() => {
+                Err(Error::target(&place, source))
+            }
             Err(source) => Err(Error::Lost {
                 place,
                 written,

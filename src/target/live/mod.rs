@@ -207,8 +207,8 @@ where
     let written = tally.written.keys;
     let sender = read.map_err(|failure| {
         failure.context(format!(
-            "the backup could not be read to its end; {} keys were written to {}",
-            HumanCount(written),
+            "the backup could not be read to its end; {} written to {}",
+            HumanCount(written).of("key was", "keys were"),
             facts.place
         ))
     })?;

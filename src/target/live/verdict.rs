@@ -14,7 +14,7 @@ use crate::rdb::LogicalType;
 use crate::rdb::payload::Payload;
 use crate::rdb::value::{ContentDigest, Decoder, Element};
 use crate::selection::shown;
-use crate::server::{Code, Reply, ServerError};
+use crate::server::{Code, Facts, Reply, ServerError};
 
 /// So many differences are told one by one.
 const TOLD: usize = 3;
@@ -85,9 +85,10 @@ impl Counted {
 pub struct Comparison {
     /// Keys that were looked at.
     pub keys: u64,
-    /// Those of them that were looked at by their length or for being there alone: too large, a module's, or of a kind
-    /// that can't be decoded.
+    /// Those of them that were looked at by their length alone: too large.
     pub by_length: u64,
+    /// Those of them that were looked at for being there alone: a module's, or of a kind that can't be decoded.
+    pub by_presence: u64,
     /// Keys that are not there.
     pub missing: u64,
     /// Keys that are there and not as they should be.
@@ -98,6 +99,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// The databases' keys; empty when the server does not tell.
     pub counted: Vec<Counted>,
+    /// What the server told of itself at the end.
+    pub after: Option<Facts>,
     /// What the server forbids to this user, so that not all could be compared: the command, and what it said.
     pub forbidden: Option<(String, ServerError)>,
 }
@@ -171,9 +174,11 @@ impl<'a> Verdict<'a> {
             Seen::Gone => Some(Unlike::Missing),
             Seen::Unlike(unlike) => Some(unlike),
             Seen::Alike | Seen::Unclear => {
-                self.found.by_length += u64::from(
-                    seen == Seen::Unclear || !matches!(expected.wanted, Wanted::Content { .. }),
-                );
+                match (&expected.wanted, seen) {
+                    (Wanted::Length { .. }, _) => self.found.by_length += 1,
+                    (Wanted::Presence, _) | (_, Seen::Unclear) => self.found.by_presence += 1,
+                    (Wanted::Content { .. }, _) => {}
+                }
                 let at = expected.expire_at_ms;
                 (!self.expires_alike(at, expiry, times)).then_some(Unlike::Expiry)
             }

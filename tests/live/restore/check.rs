@@ -1,16 +1,17 @@
 //! After a restore: what is on the target is compared with the backup, and what other clients did meanwhile is found.
 
-use std::sync::Arc;
-
 use rdbkeeper::failure::{Failure, Kind};
-use rdbkeeper::restore::{self, Check, Loss, OnProgress, Outcome, Progress, Request, Stage, Ttl};
+use rdbkeeper::restore::{Check, Loss, Outcome, Request, Stage, Ttl};
 use rdbkeeper::selection::KeyNames;
-use rdbkeeper::server::Endpoint;
 use rdbkeeper::target::live::OnConflict;
 use rdbkeeper::target::way::Mode;
+use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
-use super::{Dumped, endpoint, endpoint_of, good, run, run_to_file, wait};
+use super::{
+    Dumped, endpoint, endpoint_of, good, prepare, run, run_as, run_to_file, run_watched, sessions,
+    wait,
+};
 use crate::cmd;
 use crate::support::client::Client;
 use crate::support::data;
@@ -26,26 +27,7 @@ fn checking(check: Check) -> Request {
     }
 }
 
-/// Restores as somebody, and does something when all is written and nothing compared.
-fn run_as(
-    dumped: &Dumped,
-    to: Endpoint,
-    request: Request,
-    between: impl Fn() + Send + Sync + 'static,
-) -> Result<Outcome, Failure> {
-    let progress: OnProgress = Arc::new(move |progress: Progress| {
-        if progress.stage == Stage::Checking && progress.keys == 0 {
-            between();
-        }
-    });
-    wait(async {
-        let token = CancellationToken::new();
-        let prepared = restore::prepare(dumped.backup(), to, request, progress, token).await?;
-        prepared.run().await
-    })
-}
-
-/// The same with a client of the target.
+/// Restores, and does something with a client of the target when all is written and nothing compared.
 fn run_with(
     dumped: &Dumped,
     server: &Server,
@@ -53,8 +35,11 @@ fn run_with(
     between: impl Fn(&mut Client) + Send + Sync + 'static,
 ) -> Result<Outcome, Failure> {
     let port = server.port();
-    run_as(dumped, endpoint(server), request, move || {
-        between(&mut Client::tcp(port).unwrap());
+    let token = CancellationToken::new();
+    run_watched(dumped, endpoint(server), request, token, move |progress| {
+        if progress.stage == Stage::Checking && progress.keys == 0 {
+            between(&mut Client::tcp(port).unwrap());
+        }
     })
 }
 
@@ -73,8 +58,8 @@ fn every_key_of_every_server_is_found_as_it_was_on_every_server_that_takes_it() 
                 "{from} to {to}"
             );
             assert_eq!(
-                (checked.by_length, checked.incomplete),
-                (0, None),
+                (checked.by_length, checked.by_presence, checked.incomplete),
+                (0, 0, None),
                 "{from} to {to}"
             );
         }
@@ -108,7 +93,8 @@ fn what_went_another_way_is_found_as_it_was_but_for_what_could_not_be_held() {
                     "{what}"
                 );
                 // Streams with pending entries of entries that are deleted.
-                assert!(checked.by_length < 5, "{what}: {}", checked.by_length);
+                assert_eq!(checked.by_length, 0, "{what}");
+                assert!(checked.by_presence < 5, "{what}: {}", checked.by_presence);
             }
         }
     }
@@ -226,9 +212,7 @@ fn an_expiry_that_is_gone_or_is_another_is_found() {
 
 #[test]
 fn names_are_masked_unless_they_may_be_shown() {
-    let source = Server::start(servers::usual());
-    source.client().run_all(data::sessions(100));
-    let dumped = Dumped::of(&source);
+    let dumped = sessions(100);
     let key = dumped.contents.databases[&0].keys().next().unwrap().clone();
     let name = String::from_utf8(key.clone()).unwrap();
     for names in [KeyNames::Masked, KeyNames::Shown] {
@@ -302,13 +286,79 @@ fn a_sample_has_every_type_and_finds_what_is_wrong_with_many_keys() {
         client.run_all(names[..5000].iter().map(|key| cmd!["DEL", key]).collect());
     })
     .unwrap_err();
-    assert!(failure.message.contains("5,000 are missing"), "{failure:?}");
+    let told = "at least 5,000 of the backup's keys are missing";
+    assert!(failure.message.contains(told), "{failure:?}");
     assert!(
         failure
             .causes
             .iter()
             .any(|cause| cause.contains("has 15,002 keys")),
         "{failure:?}"
+    );
+}
+
+#[test]
+fn where_the_target_evicts_no_more_keys_are_missing_than_were_compared_and_it_is_said_what_to_do() {
+    let dumped = sessions(20_000);
+    for check in [Check::Sample, Check::All] {
+        let options = Options::new()
+            .config("maxmemory 4mb")
+            .config("maxmemory-policy allkeys-lru");
+        let server = Server::with(servers::usual(), options);
+        let ended = wait(async {
+            let prepared = prepare(dumped.backup(), endpoint(&server), checking(check)).await;
+            good(prepared).run().await.unwrap_err()
+        });
+        let (failure, outcome) = (ended.failure, ended.outcome.unwrap());
+        assert_eq!((failure.kind, outcome.keys), (Kind::Failed, 20_000));
+        let checked = outcome.checked.unwrap();
+        assert!(
+            checked.missing > 0 && checked.missing <= checked.keys,
+            "{checked:?}"
+        );
+        assert!(checked.evicted >= checked.fewer, "{checked:?}");
+        assert!((1000..20_000).contains(&checked.fewer), "{checked:?}");
+        let (keys, missing) = (HumanCount(checked.keys), HumanCount(checked.missing));
+        let told = format!("; of {keys} compared {missing} are missing");
+        assert!(failure.message.contains(&told), "{failure:?}");
+        let told = format!("at least {} of the backup's", HumanCount(checked.fewer));
+        assert_eq!(
+            failure.message.contains(&told),
+            checked.fewer > checked.missing,
+            "{failure:?}"
+        );
+        let hint = failure.hint.unwrap();
+        assert!(
+            hint.contains("maxmemory 4 MiB, maxmemory-policy allkeys-lru"),
+            "{hint}"
+        );
+        assert!(hint.contains("`maxmemory-policy noeviction`"), "{hint}");
+    }
+}
+
+#[test]
+fn a_target_that_evicted_other_keys_is_told_although_all_is_as_in_the_backup() {
+    let kind = servers::usual();
+    let source = Server::start(kind);
+    // They never expire, and so they stay.
+    let keys = (0..10).map(|number| cmd!["SET", number, "x".repeat(200_000)]);
+    source.client().run_all(keys.collect());
+    let dumped = Dumped::of(&source);
+    let options = Options::new()
+        .config("maxmemory 4mb")
+        .config("maxmemory-policy volatile-lru");
+    let server = Server::with(kind, options);
+    let own = (0..10).map(|n| cmd!["SET", format!("own:{n}"), "x".repeat(200_000), "EX", 9999]);
+    server.client().run_all(own.collect());
+    let checked = good(run(&dumped, &server, checking(Check::All)))
+        .checked
+        .unwrap();
+    assert_eq!((checked.keys, checked.missing), (10, 0));
+    assert!(checked.evicted > 0, "{checked:?}");
+    assert!(
+        checked.words().contains("meanwhile the target evicted"),
+        "{}",
+        checked.words()
     );
 }
 
@@ -366,7 +416,7 @@ fn where_the_questions_are_forbidden_the_restore_is_good_and_says_that_it_was_no
             let rule = format!("keeper on >pw ~* +@all {rights}");
             let server = Server::with(kind, Options::new().user(&rule));
             let to = endpoint_of(&server, "keeper");
-            let outcome = good(run_as(&dumped, to, checking(Check::All), || {}));
+            let outcome = good(run_as(&dumped, to, checking(Check::All)));
             assert_eq!(outcome.keys, 300);
             let checked = outcome.checked.unwrap();
             assert_eq!(checked.keys, 0, "{rights}");
@@ -381,7 +431,7 @@ fn where_the_questions_are_forbidden_the_restore_is_good_and_says_that_it_was_no
         // Without the server's clock an older one is asked all the same.
         let server = Server::with(kind, Options::new().user("keeper on >pw ~* +@all -time"));
         let to = endpoint_of(&server, "keeper");
-        let outcome = good(run_as(&dumped, to, checking(Check::All), || {}));
+        let outcome = good(run_as(&dumped, to, checking(Check::All)));
         assert_eq!(outcome.checked.unwrap().keys, 300);
     }
 }
@@ -459,6 +509,8 @@ fn a_huge_value_is_compared_by_its_length() {
         .checked
         .unwrap();
     assert_eq!((checked.keys, checked.by_length), (2, 1));
+    let words = checked.words();
+    assert_eq!(words, "2 compared with the backup (1 by length alone)");
     let server = Server::start(kind);
     let failure = run_with(&dumped, &server, checking(Check::Sample), |client| {
         client.run(cmd!["APPEND", "huge", "x"]);
@@ -492,25 +544,15 @@ fn large_values_are_compared_one_after_the_other() {
 
 #[test]
 fn a_stop_while_it_compares_says_that_all_was_written() {
-    let source = Server::start(servers::usual());
-    source.client().run_all(data::sessions(5000));
-    let dumped = Dumped::of(&source);
+    let dumped = sessions(5000);
     let server = Server::start(servers::usual());
     let token = CancellationToken::new();
-    let progress: OnProgress = {
-        let token = token.clone();
-        Arc::new(move |progress: Progress| {
-            if progress.stage == Stage::Checking {
-                token.cancel();
-            }
-        })
-    };
-    let failure = wait(async {
-        let request = checking(Check::All);
-        let prepared = good(
-            restore::prepare(dumped.backup(), endpoint(&server), request, progress, token).await,
-        );
-        prepared.run().await
+    let stop = token.clone();
+    let to = endpoint(&server);
+    let failure = run_watched(&dumped, to, checking(Check::All), token, move |progress| {
+        if progress.stage == Stage::Checking {
+            stop.cancel();
+        }
     })
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
@@ -548,9 +590,7 @@ fn a_file_is_read_back_and_its_keys_counted() {
 
 #[test]
 fn the_command_tells_what_it_compared_and_fails_where_it_differs() {
-    let source = Server::start(servers::usual());
-    source.client().run_all(data::sessions(40));
-    let dumped = Dumped::of(&source);
+    let dumped = sessions(40);
     let file = dumped.file.to_str().unwrap();
     let server = Server::start(servers::usual());
     let url = server.url();
@@ -571,31 +611,39 @@ fn the_command_tells_what_it_compared_and_fails_where_it_differs() {
     let text = program.run(unchecked).expect(0).stdout;
     assert!(!text.contains("compared"), "{text}");
 
-    let stopped = program.folder().join("stopped");
-    let child = program
-        .command(again)
-        .env("RDBKEEPER_PAUSE_AT", "before-check")
-        .env("RDBKEEPER_STOPPED", &stopped)
-        .spawn()
-        .unwrap();
-    until("all is written", || stopped.exists().then_some(()));
-    let pid = child.id();
-    until("it stands still", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit(')')
-            .next()
-            .unwrap()
-            .trim_start()
-            .starts_with('T')
-            .then_some(())
-    });
-    server.client().run(cmd!["FLUSHALL"]);
-    crate::support::program::signal(&child, rustix::process::Signal::CONT);
-    let ran = crate::support::program::finish(child).expect(1);
-    assert!(ran.stderr.contains("40 are missing"), "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("--on-conflict replace"),
-        "{}",
-        ran.stderr
-    );
+    let emptied_before_the_check = |words: &[&str]| {
+        let stopped = program.folder().join("stopped");
+        let _ = std::fs::remove_file(&stopped);
+        let child = program
+            .command(words)
+            .env("RDBKEEPER_PAUSE_AT", "before-check")
+            .env("RDBKEEPER_STOPPED", &stopped)
+            .spawn()
+            .unwrap();
+        until("all is written", || stopped.exists().then_some(()));
+        let pid = child.id();
+        until("it stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let state = stat.rsplit(')').next().unwrap().trim_start();
+            state.starts_with('T').then_some(())
+        });
+        server.client().run(cmd!["FLUSHALL"]);
+        crate::support::program::signal(&child, rustix::process::Signal::CONT);
+        crate::support::program::finish(child).expect(1)
+    };
+    let told = emptied_before_the_check(&again).stderr;
+    assert!(told.contains("; of 40 compared 40 are missing"), "{told}");
+    assert!(told.contains("--on-conflict replace"), "{told}");
+    assert!(told.contains("--show-keys names the keys"), "{told}");
+    let shown = [&again[..], &["--show-keys"]].concat();
+    let told = emptied_before_the_check(&shown).stderr;
+    assert!(!told.contains("--show-keys"), "{told}");
+    // What was found stands beside the error.
+    let json = [&["--json"], &again[..]].concat();
+    let document = emptied_before_the_check(&json).json();
+    assert_eq!(document["error"]["code"], 1);
+    assert_eq!(document["keys"], 40);
+    assert_eq!(document["checked"]["keys"], 40);
+    assert_eq!(document["checked"]["missing"], 40);
+    assert_eq!(document["checked"]["samples"].as_array().unwrap().len(), 3);
 }

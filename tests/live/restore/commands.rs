@@ -9,7 +9,9 @@ use rdbkeeper::target::live::OnConflict;
 use rdbkeeper::target::way::Mode;
 use tokio_util::sync::CancellationToken;
 
-use super::{Dumped, endpoint, endpoint_of, good, plan, run, silent, wait};
+use super::{
+    Dumped, both, endpoint, endpoint_of, finish, good, plan, run, run_after, run_as, silent, wait,
+};
 use crate::cmd;
 use crate::support::compare::Contents;
 use crate::support::data;
@@ -51,7 +53,7 @@ fn run_and<T: Send + 'static>(
         let prepared = restore::prepare(backup, to, request, silent(), token.clone()).await;
         let prepared = good(prepared);
         let watching = tokio::task::spawn_blocking(move || meanwhile(client, token));
-        let result = prepared.run().await;
+        let result = finish(prepared).await;
         (result, watching.await.unwrap())
     })
 }
@@ -112,13 +114,9 @@ fn an_error_in_the_middle_of_a_value_leaves_nothing() {
     let dumped = long(&Server::start(kind));
     let server = Server::start(kind);
     // The limit comes when the plan is made; before, it would refuse what can't fit.
-    let failure = wait(async {
-        let token = CancellationToken::new();
-        let (to, quiet) = (endpoint(&server), silent());
-        let prepared = restore::prepare(dumped.backup(), to, by_commands(), quiet, token).await;
-        let limit = cmd!["CONFIG", "SET", "maxmemory", "8mb"];
+    let (to, limit) = (endpoint(&server), cmd!["CONFIG", "SET", "maxmemory", "8mb"]);
+    let failure = run_after(&dumped, to, by_commands(), || {
         server.client().run(limit);
-        good(prepared).run().await
     })
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
@@ -237,6 +235,8 @@ fn an_element_longer_than_the_target_takes_is_named_and_left_out_when_that_is_al
     );
     let failure = run(&dumped, &server, Request::default()).unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
+    let told = "cannot hold everything in 1 of the 1 key";
+    assert!(failure.message.ends_with(told), "{failure:?}");
     let allowed = Request {
         loss: Loss::Allowed,
         ..Request::default()
@@ -256,13 +256,9 @@ fn who_may_not_restore_gets_the_keys_by_commands() {
     let dumped = Dumped::of(&source);
     let user = Options::new().user("keeper on >pw +@all -restore ~*");
     let server = Server::with(kind, user);
-    let (plan, outcome) = wait(async {
-        let (backup, to) = (dumped.backup(), endpoint_of(&server, "keeper"));
-        let token = CancellationToken::new();
-        let prepared = restore::prepare(backup, to, Request::default(), silent(), token).await;
-        let prepared = good(prepared);
-        (prepared.plan().clone(), good(prepared.run().await))
-    });
+    let to = endpoint_of(&server, "keeper");
+    let (plan, result) = both(dumped.backup(), to, Request::default());
+    let outcome = good(result);
     assert!(plan.warnings.iter().any(|told| told.contains("RESTORE")));
     assert_eq!(outcome.commands, outcome.keys);
     assert_eq!(outcome.keys as usize, dumped.contents.keys());
@@ -280,12 +276,8 @@ fn a_right_that_commands_need_is_asked_before_anything_is_written() {
     ] {
         let user = Options::new().user(&format!("keeper on >pw {rights}"));
         let server = Server::with(kind, user);
-        let failure = wait(async {
-            let (backup, to) = (dumped.backup(), endpoint_of(&server, "keeper"));
-            let token = CancellationToken::new();
-            let prepared = restore::prepare(backup, to, by_commands(), silent(), token).await;
-            good(prepared).run().await.unwrap_err()
-        });
+        let to = endpoint_of(&server, "keeper");
+        let failure = run_as(&dumped, to, by_commands()).unwrap_err();
         assert_eq!(failure.kind, Kind::Forbidden, "{rights}: {failure:?}");
         let forbids = format!("forbids {missing} to this user");
         assert!(failure.message.contains(&forbids), "{rights}: {failure:?}");

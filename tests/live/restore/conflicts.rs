@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rdbkeeper::failure::Kind;
-use rdbkeeper::restore::{self, Check, LibraryFate, Request};
+use rdbkeeper::failure::{Failure, Kind};
+use rdbkeeper::restore::{Check, LibraryFate, Outcome, Request};
 use rdbkeeper::target::live::OnConflict;
 use rdbkeeper::units::HumanCount;
-use tokio_util::sync::CancellationToken;
 
-use super::{Dumped, endpoint, good, plan, run, silent, wait};
+use super::{Dumped, endpoint, good, plan, run, run_after, sessions};
 use crate::cmd;
 use crate::support::compare::Contents;
 use crate::support::data;
@@ -130,38 +129,16 @@ fn a_function_library_follows_the_policy_too() {
 }
 
 /// Prepares a restore of many sessions, then lets a key appear on the target, then runs it.
-fn appearing(
-    on_conflict: OnConflict,
-) -> (
-    Server,
-    Result<restore::Outcome, rdbkeeper::failure::Failure>,
-    Vec<u8>,
-) {
-    let kind = servers::usual();
-    let source = Server::start(kind);
-    source.client().run_all(data::sessions(20_000));
-    let dumped = Dumped::of(&source);
+fn appearing(on_conflict: OnConflict) -> (Server, Result<Outcome, Failure>, Vec<u8>) {
+    let dumped = sessions(20_000);
     let key = dumped.contents.databases[&0]
         .keys()
         .nth(7000)
         .unwrap()
         .clone();
-    let server = Server::start(kind);
-    let result = wait(async {
-        let token = CancellationToken::new();
-        let prepared = good(
-            restore::prepare(
-                dumped.backup(),
-                endpoint(&server),
-                policy(on_conflict),
-                silent(),
-                token,
-            )
-            .await,
-        );
-        assert_eq!(prepared.plan().refused, None);
+    let server = Server::start(servers::usual());
+    let result = run_after(&dumped, endpoint(&server), policy(on_conflict), || {
         server.client().run(cmd!["SET", &key, "created meanwhile"]);
-        prepared.run().await
     });
     (server, result, key)
 }
@@ -204,15 +181,12 @@ fn a_key_that_appears_after_the_look_is_handled_as_the_policy_says() {
 
 #[test]
 fn keys_that_change_and_vanish_while_a_restore_runs_do_not_stop_it() {
-    let kind = servers::usual();
-    let source = Server::start(kind);
-    source.client().run_all(data::sessions(20_000));
-    let dumped = Dumped::of(&source);
+    let dumped = sessions(20_000);
     let names: Vec<String> = dumped.contents.databases[&0]
         .keys()
         .map(|key| String::from_utf8(key.clone()).unwrap())
         .collect();
-    let server = Server::start(kind);
+    let server = Server::start(servers::usual());
     let done = Arc::new(AtomicBool::new(false));
     let disturber = {
         let (done, mut client) = (Arc::clone(&done), server.client());

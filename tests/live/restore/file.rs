@@ -264,3 +264,31 @@ fn a_stop_is_heeded_where_keys_are_few_and_values_huge_and_before_the_file_gets_
         }
     }
 }
+
+#[test]
+fn of_an_opaque_file_that_is_copied_it_is_said_that_its_keys_are_not_known() {
+    let opaque = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus/rdb/librdb/redis_ent_opcode_ram_lru.rdb");
+    let program = crate::support::program::Program::new(
+        "[[database]]\nname = \"it\"\nurl = \"redis://127.0.0.1:1\"\n",
+    );
+    let copy = program.folder().join("copy.rdb");
+    let [from, to] = [&opaque, &copy].map(|path| path.to_str().unwrap());
+    let words = ["restore", from, "--to-file", to];
+    let planned = program.run([&words[..], &["--dry-run"]].concat()).expect(0);
+    assert!(
+        planned.stdout.contains("is not known"),
+        "{}",
+        planned.stdout
+    );
+    let text = program.run(words).expect(0).stdout;
+    assert!(
+        text.contains("a file whose keys are not known to "),
+        "{text}"
+    );
+    assert!(text.ends_with("; read back whole\n"), "{text}");
+    assert_eq!(
+        std::fs::read(&copy).unwrap(),
+        std::fs::read(&opaque).unwrap()
+    );
+}

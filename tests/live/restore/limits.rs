@@ -1,60 +1,58 @@
 //! Targets that are not to be written to, that have no room, that die; rates, and stopping in the middle.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, Family, FileVersion, NewKey, Writer};
-use rdbkeeper::restore::{self, OnProgress, Progress, Request, Stage};
+use rdbkeeper::restore::{Request, Stage};
+use rdbkeeper::server::Endpoint;
 use rdbkeeper::target::live::OnConflict;
 use rdbkeeper::target::way::Mode;
 use rdbkeeper::units::HumanCount;
 use tokio_util::sync::CancellationToken;
 
-use super::{Dumped, endpoint, good, plan, run, silent, wait};
+use super::{
+    Dumped, both, endpoint, endpoint_of, finish, good, plan, prepare, run, run_after, run_as,
+    run_watched, sessions, wait,
+};
 use crate::cmd;
 use crate::support::backup::PlainFile;
 use crate::support::compare::Contents;
 use crate::support::data;
 use crate::support::servers::{self, Options, Server};
 
-fn many(count: usize) -> Dumped {
-    let source = Server::start(servers::usual());
-    source.client().run_all(data::sessions(count));
-    Dumped::of(&source)
-}
-
 #[test]
 fn replicas_and_cluster_nodes_are_refused() {
     let kind = servers::usual();
-    let dumped = many(10);
+    let dumped = sessions(10);
     let master = Server::start(kind);
     let replica = Server::start(kind);
     replica.follow(&master);
     let failure = run(&dumped, &replica, Request::default()).unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
+    assert_eq!(failure.causes, ["nothing was written"]);
     assert!(failure.hint.unwrap().contains(&master.port().to_string()));
 
     let node = Server::with(kind, Options::new().config("cluster-enabled yes"));
     let failure = run(&dumped, &node, Request::default()).unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
     assert!(failure.message.contains("cluster"), "{failure:?}");
+    assert_eq!(failure.causes, ["nothing was written"]);
 }
 
 #[test]
 fn a_target_without_room_says_so_and_how_far_it_came() {
     let kind = servers::usual();
-    let dumped = many(20_000);
+    let dumped = sessions(20_000);
     let server = Server::start(kind);
     // The limit comes when the plan is made; before, it would refuse what can't fit.
-    let failure = wait(async {
-        let token = CancellationToken::new();
-        let (to, quiet) = (endpoint(&server), silent());
-        let prepared =
-            restore::prepare(dumped.backup(), to, Request::default(), quiet, token).await;
-        let limit = cmd!["CONFIG", "SET", "maxmemory", "6mb"];
+    let (to, limit) = (endpoint(&server), cmd!["CONFIG", "SET", "maxmemory", "6mb"]);
+    let failure = run_after(&dumped, to, Request::default(), || {
         server.client().run(limit);
-        good(prepared).run().await
     })
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
@@ -137,20 +135,9 @@ fn a_value_that_the_target_refuses_is_counted_and_the_others_arrive() {
     }
     writer.finish().unwrap();
     let server = Server::start(kind);
-    let failure = wait(async {
-        let backup = Arc::new(PlainFile(file));
-        let token = CancellationToken::new();
-        let prepared = restore::prepare(
-            backup,
-            endpoint(&server),
-            Request::default(),
-            silent(),
-            token,
-        )
-        .await;
-        good(prepared).run().await
-    })
-    .unwrap_err();
+    let backup = Arc::new(PlainFile(file));
+    let (_, result) = both(backup, endpoint(&server), Request::default());
+    let failure = result.unwrap_err();
     assert_eq!(failure.kind, Kind::Failed, "{failure:?}");
     assert!(
         failure
@@ -189,13 +176,8 @@ fn a_value_of_a_module_that_the_target_lacks_is_named_before_anything_is_written
     for (rights, asked) in [("+@all", true), ("+@all -module", false)] {
         let rule = format!("keeper on >pw ~* {rights}");
         let server = Server::with(kind, Options::new().user(&rule));
-        let (plan, result) = wait(async {
-            let backup = Arc::new(PlainFile(file.clone()));
-            let (to, quiet) = (super::endpoint_of(&server, "keeper"), silent());
-            let (request, token) = (Request::default(), CancellationToken::new());
-            let prepared = good(restore::prepare(backup, to, request, quiet, token).await);
-            (prepared.plan().clone(), prepared.run().await)
-        });
+        let backup = Arc::new(PlainFile(file.clone()));
+        let (plan, result) = both(backup, endpoint_of(&server, "keeper"), Request::default());
         let failure = result.unwrap_err();
         if !asked {
             assert_eq!((plan.unheld.len(), failure.kind), (0, Kind::Failed));
@@ -213,24 +195,10 @@ fn a_value_of_a_module_that_the_target_lacks_is_named_before_anything_is_written
 #[test]
 fn a_user_without_the_right_is_told_so() {
     let kind = servers::usual();
-    let dumped = many(100);
+    let dumped = sessions(100);
     let server = Server::with(kind, Options::new().user("keeper on >pw +@all ~none:*"));
-    let mut endpoint = endpoint(&server);
-    endpoint.username = Some("keeper".to_owned());
-    endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
-    let failure = wait(async {
-        let token = CancellationToken::new();
-        let prepared = restore::prepare(
-            dumped.backup(),
-            endpoint,
-            Request::default(),
-            silent(),
-            token,
-        )
-        .await;
-        good(prepared).run().await
-    })
-    .unwrap_err();
+    let to = endpoint_of(&server, "keeper");
+    let failure = run_as(&dumped, to, Request::default()).unwrap_err();
     assert_eq!(failure.kind, Kind::Forbidden, "{failure:?}");
     assert!(failure.message.contains("forbids RESTORE"), "{failure:?}");
     assert!(failure.hint.unwrap().contains("+restore"));
@@ -239,31 +207,18 @@ fn a_user_without_the_right_is_told_so() {
 #[test]
 fn a_user_with_the_smallest_rights_can_restore() {
     let kind = servers::usual();
-    let dumped = many(100);
+    let dumped = sessions(100);
     let rights = "keeper on >pw ~* +info +select +restore +exists +ping";
     let server = Server::with(kind, Options::new().user(rights));
     server.client().run(cmd!["SET", "mine", "v"]);
-    let mut endpoint = endpoint(&server);
-    endpoint.username = Some("keeper".to_owned());
-    endpoint.password = Some(rdbkeeper::server::Secret::new("pw"));
-    let outcome = wait(async {
-        let token = CancellationToken::new();
-        let prepared = restore::prepare(
-            dumped.backup(),
-            endpoint,
-            Request::default(),
-            silent(),
-            token,
-        )
-        .await;
-        good(good(prepared).run().await)
-    });
+    let to = endpoint_of(&server, "keeper");
+    let outcome = good(run_as(&dumped, to, Request::default()));
     assert_eq!(outcome.keys, 100);
 }
 
 #[test]
 fn a_target_that_dies_is_an_error_with_what_was_written_for_certain() {
-    let dumped = many(20_000);
+    let dumped = sessions(20_000);
     let server = std::sync::Mutex::new(Server::start(servers::usual()));
     let endpoint = endpoint(&server.lock().unwrap());
     let failure = wait(async {
@@ -271,17 +226,7 @@ fn a_target_that_dies_is_an_error_with_what_was_written_for_certain() {
             rate: 4000,
             ..Request::default()
         };
-        let prepared = good(
-            restore::prepare(
-                dumped.backup(),
-                endpoint,
-                request,
-                silent(),
-                CancellationToken::new(),
-            )
-            .await,
-        );
-        let running = prepared.run();
+        let running = finish(good(prepare(dumped.backup(), endpoint, request).await));
         let killing = tokio::task::spawn_blocking(move || {
             crate::support::poll::until("some keys are there", || {
                 let mut server = server.lock().unwrap();
@@ -306,30 +251,74 @@ fn a_target_that_dies_is_an_error_with_what_was_written_for_certain() {
     assert!(failure.hint.unwrap().contains("--on-conflict"));
 }
 
+/// A way to a server that breaks at the first RESTORE, once it is armed.
+fn breaking(to: u16, armed: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, armed) = (client.unwrap(), Arc::clone(&armed));
+            let mut server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+            let (mut answers, mut back) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            std::thread::spawn(move || {
+                let mut block = [0; 4096];
+                while let Ok(count @ 1..) = client.read(&mut block) {
+                    let breaks = block[..count].windows(7).any(|word| word == b"RESTORE");
+                    if breaks && armed.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    server.write_all(&block[..count]).unwrap();
+                }
+                let _ = server.shutdown(Shutdown::Both);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_connection_that_is_lost_in_the_first_batch_is_told_as_one_that_was_lost_while_writing() {
+    let dumped = sessions(10);
+    let server = Server::start(servers::usual());
+    let armed = Arc::new(AtomicBool::new(false));
+    let port = breaking(server.port(), Arc::clone(&armed));
+    let to = Endpoint::new(format!("redis://127.0.0.1:{port}").parse().unwrap());
+    let failure = run_after(&dumped, to, Request::default(), || {
+        armed.store(true, Ordering::Relaxed);
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind, Kind::Unreachable, "{failure:?}");
+    let told =
+        format!("the connection to 127.0.0.1:{port} was lost; 0 keys were written for certain");
+    assert_eq!(failure.message, told);
+    assert!(failure.hint.unwrap().contains("--on-conflict replace"));
+}
+
 #[test]
 fn a_stop_in_the_middle_says_how_far_it_came() {
-    let dumped = many(20_000);
+    let dumped = sessions(20_000);
     let server = Server::start(servers::usual());
     let token = CancellationToken::new();
-    let progress: OnProgress = {
-        let token = token.clone();
-        Arc::new(move |progress: Progress| {
-            if progress.stage == Stage::Writing && progress.keys >= 2048 {
-                token.cancel();
-            }
-        })
-    };
+    let stop = token.clone();
     let request = Request {
         rate: 40_000,
         ..Request::default()
     };
     let begun = Instant::now();
-    let failure = wait(async {
-        let prepared = good(
-            restore::prepare(dumped.backup(), endpoint(&server), request, progress, token).await,
-        );
-        prepared.run().await
-    })
+    let failure = run_watched(
+        &dumped,
+        endpoint(&server),
+        request,
+        token,
+        move |progress| {
+            if progress.stage == Stage::Writing && progress.keys >= 2048 {
+                stop.cancel();
+            }
+        },
+    )
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -346,30 +335,28 @@ fn a_stop_in_the_middle_says_how_far_it_came() {
 #[test]
 fn a_stop_while_the_target_stalls_ends_all_the_same() {
     use rustix::process::Signal;
-    let dumped = many(20_000);
+    let dumped = sessions(20_000);
     let server = Server::start(servers::usual());
     let token = CancellationToken::new();
-    let progress: OnProgress = {
-        let (token, server) = (token.clone(), &server);
-        let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
-        Arc::new(move |progress: Progress| {
-            if progress.stage == Stage::Writing && !token.is_cancelled() {
-                rustix::process::kill_process(pid, Signal::STOP).unwrap();
-                token.cancel();
-            }
-        })
-    };
+    let stop = token.clone();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
     let request = Request {
         rate: 40_000,
         ..Request::default()
     };
     let begun = Instant::now();
-    let failure = wait(async {
-        let prepared = good(
-            restore::prepare(dumped.backup(), endpoint(&server), request, progress, token).await,
-        );
-        prepared.run().await
-    })
+    let failure = run_watched(
+        &dumped,
+        endpoint(&server),
+        request,
+        token,
+        move |progress| {
+            if progress.stage == Stage::Writing && !stop.is_cancelled() {
+                rustix::process::kill_process(pid, Signal::STOP).unwrap();
+                stop.cancel();
+            }
+        },
+    )
     .unwrap_err();
     assert_eq!(failure.kind, Kind::Interrupted, "{failure:?}");
     assert!(
@@ -402,7 +389,7 @@ fn huge_values_arrive_one_after_the_other() {
 
 #[test]
 fn a_rate_is_kept() {
-    let dumped = many(3000);
+    let dumped = sessions(3000);
     let server = Server::start(servers::usual());
     let request = Request {
         rate: 2000,
@@ -417,7 +404,7 @@ fn a_rate_is_kept() {
 #[test]
 fn every_way_to_a_server_works() {
     let kind = servers::usual();
-    let dumped = many(2000);
+    let dumped = sessions(2000);
     let mut options = Options::new().unix_socket().password("pw");
     if kind.tls {
         options = options.tls();
@@ -437,12 +424,7 @@ fn every_way_to_a_server_works() {
             flush: true,
             ..Request::default()
         };
-        wait(async {
-            let token = CancellationToken::new();
-            let prepared =
-                restore::prepare(dumped.backup(), endpoint, request, silent(), token).await;
-            good(good(prepared).run().await);
-        });
+        good(run_as(&dumped, endpoint, request));
         dumped
             .contents
             .must_equal(&Contents::of(&mut server.client()), &url);
@@ -477,16 +459,10 @@ fn function_libraries_that_inflate_to_gigabytes_are_refused_and_not_kept() {
     let server = Server::start(servers::usual());
     for (count, refused) in [(60, false), (1500, true)] {
         write(count);
-        let planned = wait(async {
-            let backup = Arc::new(PlainFile(file.clone()));
-            let token = CancellationToken::new();
-            let (to, quiet) = (endpoint(&server), silent());
-            restore::prepare(backup, to, Request::default(), quiet, token)
-                .await
-                .map(|prepared| prepared.plan().functions.len())
-        });
+        let backup = Arc::new(PlainFile(file.clone()));
+        let planned = wait(prepare(backup, endpoint(&server), Request::default()));
         match refused {
-            false => assert_eq!(good(planned), count),
+            false => assert_eq!(good(planned).plan().functions.len(), count),
             true => {
                 let failure = planned.unwrap_err();
                 assert_eq!(failure.kind, Kind::Refused, "{failure:?}");

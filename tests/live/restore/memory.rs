@@ -4,18 +4,12 @@ use rdbkeeper::failure::Kind;
 use rdbkeeper::restore::{MemoryPlan, Request};
 use rdbkeeper::target::live::OnConflict;
 
-use super::{Dumped, good, plan, run};
+use super::{Dumped, good, plan, run, sessions};
 use crate::cmd;
 use crate::support::client::Client;
 use crate::support::data;
 use crate::support::poll::until;
 use crate::support::servers::{self, Options, Server};
-
-fn sessions(count: usize) -> Dumped {
-    let source = Server::start(servers::usual());
-    source.client().run_all(data::sessions(count));
-    Dumped::of(&source)
-}
 
 fn memory(dumped: &Dumped, server: &Server, request: Request) -> (MemoryPlan, Vec<String>) {
     let plan = good(plan(dumped, server, request));
@@ -184,9 +178,10 @@ fn a_server_that_takes_no_writes_is_known_before_it_is_emptied() {
     client.run(cmd!["SET", "mine", "v"]);
     client.run(cmd!["CONFIG", "SET", "min-replicas-to-write", 1]);
     let failure = run(&dumped, &server, flush()).unwrap_err();
-    assert_eq!(failure.kind, Kind::Unavailable, "{failure:?}");
+    assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
     assert!(failure.message.ends_with("takes no writes"), "{failure:?}");
     assert!(failure.causes[0].starts_with("NOREPLICAS"), "{failure:?}");
+    assert_eq!(failure.causes[1], "nothing was written");
     assert_eq!(client.keyspace(), [(0, 1)]);
 
     // Its dump can't be renamed over a folder.

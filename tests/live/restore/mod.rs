@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rdbkeeper::failure::Failure;
-use rdbkeeper::restore::{self, OnProgress, Outcome, Plan, Request};
+use rdbkeeper::restore::{self, OnProgress, Outcome, Plan, Prepared, Progress, Request};
 use rdbkeeper::server::{Address, Endpoint};
 use rdbkeeper::target::file::Existing;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::backup::PlainFile;
 use crate::support::compare::Contents;
 use crate::support::data;
-use crate::support::servers::{Kind, Server};
+use crate::support::servers::{self, Kind, Server};
 
 /// A file that a server of this kind wrote, filled with everything, and what it held.
 pub struct Dumped {
@@ -84,21 +84,78 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// What `count` sessions and nothing else are.
+pub fn sessions(count: usize) -> Dumped {
+    let source = Server::start(servers::usual());
+    source.client().run_all(data::sessions(count));
+    Dumped::of(&source)
+}
+
+/// Looks at the target and decides.
+pub async fn prepare(
+    backup: Arc<PlainFile>,
+    to: Endpoint,
+    request: Request,
+) -> Result<Prepared<PlainFile>, Failure> {
+    restore::prepare(backup, to, request, silent(), CancellationToken::new()).await
+}
+
+/// Does what was decided; of what went wrong the failure alone.
+pub async fn finish(prepared: Prepared<PlainFile>) -> Result<Outcome, Failure> {
+    prepared.run().await.map_err(|ended| ended.failure)
+}
+
 pub fn plan(dumped: &Dumped, server: &Server, request: Request) -> Result<Plan, Failure> {
-    wait(async {
-        let token = CancellationToken::new();
-        let prepared =
-            restore::prepare(dumped.backup(), endpoint(server), request, silent(), token).await?;
-        Ok(prepared.plan().clone())
-    })
+    let prepared = wait(prepare(dumped.backup(), endpoint(server), request))?;
+    Ok(prepared.plan().clone())
 }
 
 pub fn run(dumped: &Dumped, server: &Server, request: Request) -> Result<Outcome, Failure> {
+    run_as(dumped, endpoint(server), request)
+}
+
+/// Restores as somebody.
+pub fn run_as(dumped: &Dumped, to: Endpoint, request: Request) -> Result<Outcome, Failure> {
+    run_after(dumped, to, request, || {})
+}
+
+/// Restores, and does something when all is decided and nothing written.
+pub fn run_after(
+    dumped: &Dumped,
+    to: Endpoint,
+    request: Request,
+    between: impl FnOnce(),
+) -> Result<Outcome, Failure> {
     wait(async {
-        let token = CancellationToken::new();
-        let prepared =
-            restore::prepare(dumped.backup(), endpoint(server), request, silent(), token).await?;
-        prepared.run().await
+        let prepared = prepare(dumped.backup(), to, request).await?;
+        between();
+        finish(prepared).await
+    })
+}
+
+/// Restores, is told how far it is, and may be stopped.
+pub fn run_watched(
+    dumped: &Dumped,
+    to: Endpoint,
+    request: Request,
+    token: CancellationToken,
+    watch: impl Fn(Progress) + Send + Sync + 'static,
+) -> Result<Outcome, Failure> {
+    wait(async {
+        let prepared = restore::prepare(dumped.backup(), to, request, Arc::new(watch), token);
+        finish(prepared.await?).await
+    })
+}
+
+/// The plan, and what came of it.
+pub fn both(
+    backup: Arc<PlainFile>,
+    to: Endpoint,
+    request: Request,
+) -> (Plan, Result<Outcome, Failure>) {
+    wait(async {
+        let prepared = good(prepare(backup, to, request).await);
+        (prepared.plan().clone(), finish(prepared).await)
     })
 }
 

@@ -2,7 +2,7 @@
 
 use rdbkeeper::failure::Kind;
 use rdbkeeper::rdb::{DbIndex, LogicalType};
-use rdbkeeper::restore::{self, Request, Ttl};
+use rdbkeeper::restore::{Request, Ttl};
 use rdbkeeper::selection::{Filters, KeyPattern};
 use rdbkeeper::target::Rename;
 use rdbkeeper::target::live::OnConflict;
@@ -121,7 +121,7 @@ fn keys_that_would_take_one_name_are_refused() {
             };
             let failure = run(&dumped, &server, request).unwrap_err();
             assert_eq!(failure.kind, Kind::Refused, "{failure:?}");
-            assert!(failure.message.contains("1 keys"), "{failure:?}");
+            assert!(failure.message.starts_with("1 key of"), "{failure:?}");
             assert!(server.client().keyspace().is_empty());
         }
         let folder = tempfile::tempdir().unwrap();
@@ -214,19 +214,15 @@ fn shifted_time_counts_from_when_the_restore_runs_and_not_from_when_it_was_plann
         snapshot_ms: Some(snapshot),
         ..Request::default()
     };
-    let begun = super::wait(async {
-        let token = tokio_util::sync::CancellationToken::new();
-        let (to, quiet) = (super::endpoint(&server), super::silent());
-        let prepared = restore::prepare(dumped.backup(), to, request, quiet, token).await;
-        let prepared = good(prepared);
+    let mut begun = 0;
+    let to = super::endpoint(&server);
+    good(super::run_after(&dumped, to, request, || {
         // As if a person had thought about it.
         let planned = now_ms(&mut client);
-        let begun = crate::support::poll::until("time has passed", || {
+        begun = crate::support::poll::until("time has passed", || {
             Some(now_ms(&mut client)).filter(|now| *now > planned + 300)
         });
-        good(prepared.run().await);
-        begun
-    });
+    }));
     let at = client.run(cmd!["PEXPIRETIME", "k"]).int();
     // A hundredth of a second for clocks that are read at different times.
     assert!(at >= begun + 3_600_000 - 10, "{at} {begun}");
@@ -289,7 +285,7 @@ fn a_database_in_the_address_takes_one_database_and_refuses_several() {
     let server = Server::start(kind);
     let failure = run(&dumped, &server, into(Filters::default())).unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
-    assert!(failure.message.contains("0, 1, 3, 15"), "{failure:?}");
+    assert!(failure.message.contains("0, 1, 3 and 15"), "{failure:?}");
     assert!(server.client().keyspace().is_empty());
 
     let one = Filters {
@@ -349,4 +345,56 @@ fn a_dry_run_tells_all_of_it_and_changes_nothing() {
         "{text}"
     );
     assert_eq!(client.keyspace(), [(1, 1)]);
+}
+
+#[test]
+fn a_map_of_a_database_that_the_backup_does_not_have_is_a_mistake() {
+    let source = Server::start(servers::usual());
+    let map = || Request {
+        map: [(DbIndex(7), DbIndex(3))].into(),
+        ..Request::default()
+    };
+    let server = Server::start(servers::usual());
+    // A backup that has nothing says nothing.
+    assert_eq!(good(run(&Dumped::of(&source), &server, map())).keys, 0);
+    source.client().run(cmd!["SET", "k", "v"]);
+    let dumped = Dumped::of(&source);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.rdb");
+    for result in [
+        run(&dumped, &server, map()),
+        super::run_to_file(&dumped, &path, map()),
+    ] {
+        let failure = result.unwrap_err();
+        assert_eq!(failure.kind, Kind::Usage, "{failure:?}");
+        assert!(failure.message.starts_with("--map 7:3"), "{failure:?}");
+        assert_eq!(failure.causes[0], "the backup has keys in database 0");
+    }
+    assert!(server.client().keyspace().is_empty() && !path.exists());
+}
+
+#[test]
+fn keys_that_are_over_are_not_said_to_be_left_out_by_the_filters() {
+    let source = Server::start(servers::usual());
+    let mut client = source.client();
+    client.run(cmd!["SET", "stays", "v"]);
+    client.run(cmd!["SET", "goes", "v", "PX", 1500]);
+    let dumped = Dumped::of(&source);
+    crate::support::poll::until("the key is over", || {
+        client.run(cmd!["GET", "goes"]).is_nil().then_some(())
+    });
+    let server = Server::start(servers::usual());
+    let request = Request {
+        filters: Filters {
+            include: vec![KeyPattern::new(*b"goes")],
+            ..Filters::default()
+        },
+        ..Request::default()
+    };
+    let planned = good(plan(&dumped, &server, request));
+    assert_eq!(planned.refused, None);
+    assert_eq!(
+        planned.warnings,
+        ["no key is left to write: 1 over already, 1 not selected"]
+    );
 }
