@@ -3,7 +3,12 @@
 //! Every block becomes a frame (zstd) or a member (gzip) of its own: all cores can work, and plain
 //! `zstd -d` and `gunzip` read the result, for both formats say that files may be joined.
 
+mod zstd;
+
 use std::io::{self, BufReader, Read, Write as _};
+
+use ::zstd::stream::read::Decoder;
+use ::zstd::zstd_safe::{DCtx, compress_bound};
 
 pub use crate::config::Compression;
 
@@ -26,7 +31,7 @@ impl Compression {
 /// One thread's compressor: it keeps its tables from block to block.
 pub(super) enum BlockCompressor {
     None,
-    Zstd(zstd::bulk::Compressor<'static>),
+    Zstd(zstd::Zstd),
     Gzip(flate2::Compression),
 }
 
@@ -34,11 +39,7 @@ impl BlockCompressor {
     pub(super) fn new(compression: Compression) -> io::Result<BlockCompressor> {
         Ok(match compression {
             Compression::None => BlockCompressor::None,
-            Compression::Zstd(level) => {
-                let mut compressor = zstd::bulk::Compressor::new(i32::from(level))?;
-                compressor.include_checksum(true)?;
-                BlockCompressor::Zstd(compressor)
-            }
+            Compression::Zstd(level) => BlockCompressor::Zstd(zstd::Zstd::new(level)?),
             Compression::Gzip(level) => {
                 BlockCompressor::Gzip(flate2::Compression::new(u32::from(level)))
             }
@@ -49,12 +50,7 @@ impl BlockCompressor {
     pub(super) fn compress(&mut self, block: Vec<u8>, pool: &Pool) -> io::Result<Vec<u8>> {
         let frame = match self {
             BlockCompressor::None => return Ok(block),
-            BlockCompressor::Zstd(compressor) => {
-                let mut frame = pool.take();
-                frame.reserve(frame_room(block.len()));
-                compressor.compress_to_buffer(&block, &mut frame)?;
-                frame
-            }
+            BlockCompressor::Zstd(zstd) => zstd.compress(&block, pool)?,
             BlockCompressor::Gzip(level) => {
                 let mut encoder = flate2::GzBuilder::new().write(pool.take(), *level);
                 encoder.write_all(&block)?;
@@ -68,7 +64,7 @@ impl BlockCompressor {
 
 /// The most bytes that the frame of a block may take.
 pub(super) fn frame_room(block_bytes: usize) -> usize {
-    zstd::zstd_safe::compress_bound(block_bytes)
+    compress_bound(block_bytes)
 }
 
 /// What the first bytes of a file say it is. Nothing else than these is compressed here.
@@ -108,10 +104,8 @@ pub(super) fn decompressor<'a>(
     Ok(match detected {
         Detected::Plain | Detected::Age | Detected::ArmoredAge => Box::new(input),
         Detected::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
-                zstd::zstd_safe::DCtx::in_size(),
-                input,
-            ))?;
+            let input = BufReader::with_capacity(DCtx::in_size(), input);
+            let mut decoder = Decoder::with_buffer(input)?;
             decoder.window_log_max(WINDOW_LOG_MAX)?;
             Box::new(decoder)
         }

@@ -41,16 +41,12 @@ pub struct Expected {
 }
 
 /// What was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
     /// Size of the stored object.
     pub bytes: u64,
-    /// SHA-256 of the stored object.
-    pub sha256: String,
     /// Size of the plain bytes.
     pub plain_bytes: u64,
-    /// SHA-256 of the plain bytes.
-    pub plain_sha256: String,
 }
 
 /// Why an archive could not be read back.
@@ -98,7 +94,8 @@ pub fn read_ahead(mut reader: Box<dyn Reader>) -> Stored {
     receiver
 }
 
-/// Reads an archive to its end, gives its plain bytes to `consume`, and checks all that is expected.
+/// Reads an archive to its end, gives its plain bytes to `consume`, and checks all that is expected. Where nothing is, as
+/// of a file without a manifest, no digest is made.
 ///
 /// Blocks; to be called on a thread where that is fine.
 pub fn unpack<E>(
@@ -107,19 +104,20 @@ pub fn unpack<E>(
     keys: &Keys,
     mut consume: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Unpacked, Error<E>> {
-    let (pieces, plain) = sync_channel::<Vec<u8>>(2);
+    let (pieces, plain) = sync_channel::<Piece>(2);
     let (empties, spare) = sync_channel::<Vec<u8>>(4);
+    let digested = expected.is_some();
     std::thread::scope(|scope| {
         let reading = std::thread::Builder::new()
             .name("decompress".to_owned())
-            .spawn_scoped(scope, move || undo(stored, keys, &pieces, &spare))
+            .spawn_scoped(scope, move || undo(stored, digested, keys, &pieces, &spare))
             .map_err(Error::Thread)?;
-        let mut digest = Digester::default();
+        let mut passed = Passed::new(digested);
         let mut failed = None;
         for piece in &plain {
-            digest.update(&piece);
+            passed.update(&piece);
             if let Some(expected) = expected
-                && digest.bytes() > expected.plain_bytes
+                && passed.bytes > expected.plain_bytes
             {
                 failed = Some(Error::Damaged(format!(
                     "it holds more than the {} bytes that its manifest names",
@@ -131,8 +129,10 @@ pub fn unpack<E>(
                 failed = Some(Error::Consumer(error));
                 break;
             }
-            // A full queue of spare buffers is no loss.
-            let _ = empties.try_send(piece);
+            if let Piece::Made(buffer) = piece {
+                // A full queue of spare buffers is no loss.
+                let _ = empties.try_send(buffer);
+            }
         }
         // The reading thread ends when its queue's other end is gone.
         drop(plain);
@@ -147,10 +147,7 @@ pub fn unpack<E>(
             (_, Err(Stopped::Damaged(why))) => Err(Error::Damaged(why)),
             (_, Err(Stopped::Key(error, stored))) => {
                 // A flipped bit may look like a wrong key: the digest tells one from the other.
-                if let Some(expected) = expected {
-                    check_stored(stored.bytes(), &stored.finish(), expected)
-                        .map_err(Error::Damaged)?;
-                }
+                check("stored", *stored, expected.map(Expected::stored)).map_err(Error::Damaged)?;
                 Err(Error::Key(error))
             }
             (Some(error), _) => Err(error),
@@ -159,40 +156,60 @@ pub fn unpack<E>(
             }
             (None, Ok(stored)) => {
                 let unpacked = Unpacked {
-                    bytes: stored.bytes(),
-                    sha256: stored.finish(),
-                    plain_bytes: digest.bytes(),
-                    plain_sha256: digest.finish(),
+                    bytes: stored.bytes,
+                    plain_bytes: passed.bytes,
                 };
-                check(&unpacked, expected)?;
+                check("stored", stored, expected.map(Expected::stored)).map_err(Error::Damaged)?;
+                check("plain", passed, expected.map(Expected::plain)).map_err(Error::Damaged)?;
                 Ok(unpacked)
             }
         }
     })
 }
 
-/// Compares what was read with what is expected.
-fn check<E>(unpacked: &Unpacked, expected: Option<&Expected>) -> Result<(), Error<E>> {
-    let Some(expected) = expected else {
-        return Ok(());
-    };
-    check_stored(unpacked.bytes, &unpacked.sha256, expected).map_err(Error::Damaged)?;
-    let (is, should) = (unpacked.plain_bytes, expected.plain_bytes);
-    compare(
-        "plain",
-        (is, &unpacked.plain_sha256),
-        (should, &expected.plain_sha256),
-    )
-    .map_err(Error::Damaged)
+impl Expected {
+    fn stored(&self) -> (u64, &str) {
+        (self.bytes, &self.sha256)
+    }
+
+    fn plain(&self) -> (u64, &str) {
+        (self.plain_bytes, &self.plain_sha256)
+    }
+}
+
+/// Bytes that passed, and their digest where there is something to compare it with.
+struct Passed {
+    bytes: u64,
+    digest: Option<Digester>,
+}
+
+impl Passed {
+    fn new(digested: bool) -> Passed {
+        Passed {
+            bytes: 0,
+            digest: digested.then(Digester::default),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+    }
+}
+
+/// Compares what passed with what is expected; the error says what differs.
+fn check(what: &str, passed: Passed, expected: Option<(u64, &str)>) -> Result<(), String> {
+    match (passed.digest, expected) {
+        (Some(digest), Some(expected)) => compare(what, (passed.bytes, &digest.finish()), expected),
+        _ => Ok(()),
+    }
 }
 
 /// Compares the size and the digest of what is stored with what is expected; the error says what differs.
 pub(crate) fn check_stored(bytes: u64, sha256: &str, expected: &Expected) -> Result<(), String> {
-    compare(
-        "stored",
-        (bytes, sha256),
-        (expected.bytes, &expected.sha256),
-    )
+    compare("stored", (bytes, sha256), expected.stored())
 }
 
 fn compare(what: &str, is: (u64, &str), should: (u64, &str)) -> Result<(), String> {
@@ -234,23 +251,43 @@ pub fn check_digest<E>(
 enum Stopped {
     Storage(storage::Error),
     Damaged(String),
-    /// No key opens it; and the digest of what is stored.
-    Key(KeyError, Box<Digester>),
+    /// No key opens it; and what is stored.
+    Key(KeyError, Box<Passed>),
     /// The consumer is gone.
     Closed,
 }
 
-/// The reading thread: stored bytes in, plain pieces out. Gives the digest of what was stored.
+/// Plain bytes on their way to the consumer.
+enum Piece {
+    /// As they were stored.
+    Stored(Bytes),
+    /// What a decompressor or a decryptor made, in a buffer that is used again.
+    Made(Vec<u8>),
+}
+
+impl std::ops::Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Stored(bytes) => bytes,
+            Piece::Made(buffer) => buffer,
+        }
+    }
+}
+
+/// The reading thread: stored bytes in, plain pieces out. Gives what was stored.
 fn undo(
     stored: Stored,
+    digested: bool,
     keys: &Keys,
-    pieces: &SyncSender<Vec<u8>>,
+    pieces: &SyncSender<Piece>,
     spare: &Receiver<Vec<u8>>,
-) -> Result<Digester, Stopped> {
+) -> Result<Passed, Stopped> {
     let mut input = Input {
         stored,
         chunk: Bytes::new(),
-        digest: Digester::default(),
+        passed: Passed::new(digested),
         error: None,
     };
     let first = input.fill_start();
@@ -270,6 +307,7 @@ fn undo(
             let stored = input.drain()?;
             return Err(Stopped::Key(KeyError::Armored, Box::new(stored)));
         }
+        Detected::Plain => input.pass(pieces),
         detected => pump(detected, &mut input, pieces, spare),
     };
     if let Some(error) = input.error.take() {
@@ -283,7 +321,7 @@ fn undo(
 /// What comes of a decryption goes on. It is read to its end, which says that it was not cut short.
 fn decrypt(
     opened: Decrypting<impl Read>,
-    pieces: &SyncSender<Vec<u8>>,
+    pieces: &SyncSender<Piece>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<(), Stopped> {
     let mut opened = BufReader::with_capacity(1 << 16, opened);
@@ -300,7 +338,7 @@ fn decrypt(
 fn pump(
     detected: Detected,
     input: &mut impl Read,
-    pieces: &SyncSender<Vec<u8>>,
+    pieces: &SyncSender<Piece>,
     spare: &Receiver<Vec<u8>>,
 ) -> Result<(), Stopped> {
     let damaged = |error: io::Error| Stopped::Damaged(told(&error));
@@ -317,7 +355,9 @@ fn pump(
         if read == 0 {
             return Ok(());
         }
-        pieces.send(piece).map_err(|_| Stopped::Closed)?;
+        pieces
+            .send(Piece::Made(piece))
+            .map_err(|_| Stopped::Closed)?;
     }
 }
 
@@ -348,7 +388,7 @@ impl<R: Read> Read for Decrypting<R> {
 struct Input {
     stored: Stored,
     chunk: Bytes,
-    digest: Digester,
+    passed: Passed,
     error: Option<storage::Error>,
 }
 
@@ -385,7 +425,7 @@ impl Input {
         match self.stored.blocking_recv() {
             None => Ok(None),
             Some(Ok(chunk)) => {
-                self.digest.update(&chunk);
+                self.passed.update(&chunk);
                 Ok(Some(chunk))
             }
             Some(Err(error)) => {
@@ -396,12 +436,29 @@ impl Input {
         }
     }
 
-    /// Reads what is left; gives the digest of everything.
-    fn drain(mut self) -> Result<Digester, Stopped> {
+    /// Hands on all bytes as they are.
+    fn pass(&mut self, pieces: &SyncSender<Piece>) -> Result<(), Stopped> {
+        loop {
+            let chunk = std::mem::take(&mut self.chunk);
+            if !chunk.is_empty() {
+                pieces
+                    .send(Piece::Stored(chunk))
+                    .map_err(|_| Stopped::Closed)?;
+            }
+            match self.next() {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(Stopped::Damaged(error.to_string())),
+            }
+        }
+    }
+
+    /// Reads what is left; gives all that was stored.
+    fn drain(mut self) -> Result<Passed, Stopped> {
         loop {
             match self.next() {
                 Ok(Some(_)) => {}
-                Ok(None) => return Ok(self.digest),
+                Ok(None) => return Ok(self.passed),
                 Err(error) => {
                     return Err(match self.error.take() {
                         Some(error) => Stopped::Storage(error),

@@ -10,11 +10,12 @@ mod walk;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::pool::Pool;
 use crate::rdb::payload;
 use crate::rdb::{FileVersion, Writer};
 use crate::server::info::{Product, Version};
@@ -31,6 +32,11 @@ use walk::Walk;
 const IN_FLIGHT: u64 = 32 << 20;
 /// A value is written in fragments of this size.
 const FRAGMENT: usize = 256 << 10;
+/// Batches asked for at a time. The server reads commands in blocks of 16 KiB and sends their answers together, so with a
+/// hundred keys at a time it waits for us now and then; what other clients feel is such a block, not what waits behind it.
+const BATCHES: usize = 2;
+/// What is written goes on in pieces of this size: each wakes a thread.
+const PIECE: usize = 256 << 10;
 /// The longest string that is read although `max_value` is smaller: keys, functions.
 const LEAST_LIMIT: u64 = 64 << 20;
 /// A key that is asked for to see whether that is allowed.
@@ -61,11 +67,12 @@ struct Dialect {
 }
 
 /// Whether values can be so large that their sizes must be known first: not when the whole server
-/// is smaller than the bound, and a batch of average values is small.
+/// is smaller than the bound, and what is asked for at a time is small on average.
 pub(super) fn asks_for_sizes(facts: &Facts, settings: &ScanSettings) -> bool {
     let average = facts.used_memory / facts.keys().max(1);
     facts.used_memory >= settings.max_value
-        || facts.keys() > 0 && average.saturating_mul(settings.batch as u64) > 2 * IN_FLIGHT
+        || facts.keys() > 0
+            && average.saturating_mul((BATCHES * settings.batch) as u64) > 2 * IN_FLIGHT
 }
 
 /// Connects, and asks each command that the scan needs once.
@@ -166,21 +173,62 @@ pub(super) async fn open(
 }
 
 /// Takes what the writer writes, for the channel.
-#[derive(Clone, Debug, Default)]
-struct Sink(Arc<Mutex<Vec<Bytes>>>);
+#[derive(Clone, Debug)]
+struct Sink(Arc<Mutex<Gathered>>);
+
+/// What was written and not sent yet.
+#[derive(Debug)]
+struct Gathered {
+    pool: Pool,
+    piece: Vec<u8>,
+    full: Vec<Bytes>,
+}
 
 impl Sink {
+    fn new() -> Sink {
+        let pool = Pool::new(PIECE);
+        Sink(Arc::new(Mutex::new(Gathered {
+            piece: pool.take(),
+            pool,
+            full: Vec::new(),
+        })))
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pieces that are full.
     fn take(&self) -> Vec<Bytes> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.gathered().full)
+    }
+
+    /// All that there is.
+    fn take_all(&self) -> Vec<Bytes> {
+        let mut gathered = self.gathered();
+        let last = std::mem::take(&mut gathered.piece);
+        let last = gathered.pool.lend(last);
+        gathered.full.push(last);
+        std::mem::take(&mut gathered.full)
     }
 }
 
 impl io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Bytes::copy_from_slice(bytes));
+        let mut gathered = self.gathered();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = PIECE - gathered.piece.len();
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            gathered.piece.extend_from_slice(now);
+            rest = later;
+            if gathered.piece.len() == PIECE {
+                let next = gathered.pool.take();
+                let full = std::mem::replace(&mut gathered.piece, next);
+                let full = gathered.pool.lend(full);
+                gathered.full.push(full);
+            }
+        }
         Ok(bytes.len())
     }
 
@@ -191,7 +239,7 @@ impl io::Write for Sink {
 
 impl Opened {
     pub(super) async fn pump(self, out: mpsc::Sender<Bytes>) -> Result<Pumped, Error> {
-        let sink = Sink::default();
+        let sink = Sink::new();
         let mut file = Writer::new(sink.clone(), self.version).map_err(writing)?;
         self.write_head(&mut file)?;
         let spill_dir = self.settings.spill_dir.clone();
@@ -229,7 +277,7 @@ impl Opened {
         walk.look_back(&mut pumped.warnings).await?;
         let (_, bytes) = walk.file.finish().map_err(writing)?;
         pumped.bytes = bytes;
-        for piece in sink.take() {
+        for piece in sink.take_all() {
             walk.out
                 .send(piece)
                 .await
@@ -276,9 +324,9 @@ impl Opened {
 }
 
 impl ScanSettings {
-    /// COUNT: the batch, but at most a twentieth of a second's keys where a rate is set.
+    /// COUNT: two batches, but at most a twentieth of a second's keys where a rate is set.
     fn scan_count(&self) -> usize {
-        let batch = self.batch.max(1);
+        let batch = BATCHES * self.batch.max(1);
         match self.max_keys_per_second {
             0 => batch,
             rate => batch.min((rate / 20).max(1) as usize),

@@ -20,6 +20,8 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 const TIER: usize = 4;
 /// Hashes in a page of 4 KiB.
 const PAGE: u64 = 256;
+/// Parts in which hashes are sorted, a power of two.
+const PARTS: u128 = 16;
 /// The most fence posts of a run.
 const FENCES: u64 = 1 << 16;
 /// Bytes of a hash.
@@ -81,6 +83,12 @@ impl Seen {
         })
     }
 
+    /// Makes room for so many keys, as far as memory goes: a table that grows is in memory twice while it does.
+    pub(super) fn expect(&mut self, keys: u64) {
+        let keys = usize::try_from(keys).unwrap_or(self.bound).min(self.bound);
+        self.memory.reserve(keys.saturating_sub(self.memory.len()));
+    }
+
     /// Whether inserting so many keys may touch the disk.
     pub(super) fn may_block(&self, keys: usize) -> bool {
         !self.runs.is_empty() || self.memory.len() + keys > self.bound
@@ -92,6 +100,9 @@ impl Seen {
     /// When the disk fails.
     pub(super) fn insert(&mut self, key: &[u8]) -> io::Result<bool> {
         let hash = xxh3_128_with_seed(key, self.seed);
+        if self.runs.is_empty() && self.memory.len() < self.bound {
+            return Ok(self.memory.insert(hash));
+        }
         if self.memory.contains(&hash) {
             return Ok(false);
         }
@@ -114,12 +125,18 @@ impl Seen {
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        let mut hashes: Vec<u128> = self.memory.drain().collect();
-        hashes.sort_unstable();
-        let mut maker = RunMaker::new(&self.folder, hashes.len() as u64, 0)?;
-        for hash in hashes {
-            maker.push(hash)?;
+        let mut maker = RunMaker::new(&self.folder, self.memory.len() as u64, 0)?;
+        // A part after the other, in their order: all of them beside the table would be as large as it is.
+        let mut part = Vec::new();
+        for high in 0..PARTS {
+            let of_part = |hash: &&u128| (**hash >> (128 - PARTS.ilog2())) == high;
+            part.extend(self.memory.iter().filter(of_part));
+            part.sort_unstable();
+            for hash in part.drain(..) {
+                maker.push(hash)?;
+            }
         }
+        self.memory.clear();
         self.runs.push(maker.finish()?);
         while let Some(tier) = self.full_tier() {
             let (merged, kept): (Vec<Run>, Vec<Run>) =

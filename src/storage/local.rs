@@ -18,9 +18,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Unfinished, Upload, private};
+use crate::pool::Pool;
 
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -64,6 +67,7 @@ impl LocalStore {
         Ok(Box::new(LocalReader {
             store: self.clone(),
             action: format!("read {name}"),
+            pool: Pool::new(READ_BYTES),
             file: Arc::new(file),
             at: 0,
             bytes,
@@ -384,6 +388,7 @@ struct LocalReader {
     store: LocalStore,
     action: String,
     file: Arc<File>,
+    pool: Pool,
     /// Where the next reading begins: readers of one file do not share a position.
     at: u64,
     bytes: u64,
@@ -396,20 +401,18 @@ impl Reader for LocalReader {
 
     fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Error>> {
         Box::pin(async move {
-            let (file, at) = (Arc::clone(&self.file), self.at);
+            let (file, pool, at) = (Arc::clone(&self.file), self.pool.clone(), self.at);
             let read = self.store.blocking(self.action.clone(), move |_| {
-                let mut chunk = BytesMut::zeroed(READ_BYTES);
-                let mut filled = 0;
-                while filled < chunk.len() {
-                    match file.read_at(&mut chunk[filled..], at + filled as u64) {
+                let mut chunk = pool.take();
+                while chunk.len() < chunk.capacity() {
+                    let from = at + chunk.len() as u64;
+                    match rustix::io::pread(&*file, spare_capacity(&mut chunk), from) {
                         Ok(0) => break,
-                        Ok(n) => filled += n,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(error),
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
                     }
                 }
-                chunk.truncate(filled);
-                Ok(chunk.freeze())
+                Ok(pool.lend(chunk))
             });
             let chunk = read.await?;
             self.at += chunk.len() as u64;
@@ -480,6 +483,7 @@ impl BroughtFile {
         Box::new(LocalReader {
             store: LocalStore::new(private::parent_of(&self.path)),
             action: format!("read {}", self.path.display()),
+            pool: Pool::new(READ_BYTES),
             file: Arc::clone(&self.file),
             at: 0,
             bytes: self.bytes,

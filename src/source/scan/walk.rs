@@ -90,6 +90,7 @@ impl Walk {
         self.begun = false;
         if let Some(seen) = &mut self.seen {
             seen.clear();
+            seen.expect(self.facts.keyspace.get(&db).map_or(0, |found| found.keys));
         }
         self.ask_scan(b"0");
         self.flush().await?;
