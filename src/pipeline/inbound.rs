@@ -1,14 +1,15 @@
 //! An archive becomes plain bytes again: digest, decryption, decompression, digest, and every check on the way.
 //!
 //! ```text
-//! storage reader (async) ─> stored digest, decryption, decompression (a thread) ─> plain digest, consumer (the caller's thread)
+//! storage reader (async) ─> stored digest, decryption, decompression (a thread) ─┬─> consumer (the caller's thread)
+//!                                                                               └─> plain digest (a thread)
 //! ```
 //!
 //! The consumer sees bytes before the digests are known: nothing may be done with them that cannot
 //! be taken back until [`unpack`] has returned.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use super::Digester;
 use super::compression::{Detected, decompressor, detect};
 use super::keys::{KeyError, Keys, OpenError};
+use crate::pool::Pool;
 use crate::storage::{self, Reader};
 
 /// So many bytes say what a file is.
@@ -104,20 +106,35 @@ pub fn unpack<E>(
     keys: &Keys,
     mut consume: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Unpacked, Error<E>> {
-    let (pieces, plain) = sync_channel::<Piece>(2);
-    let (empties, spare) = sync_channel::<Vec<u8>>(4);
+    let (pieces, plain) = sync_channel::<Bytes>(2);
     let digested = expected.is_some();
     std::thread::scope(|scope| {
         let reading = std::thread::Builder::new()
             .name("decompress".to_owned())
-            .spawn_scoped(scope, move || undo(stored, digested, keys, &pieces, &spare))
+            .spawn_scoped(scope, move || undo(stored, digested, keys, &pieces))
             .map_err(Error::Thread)?;
-        let mut passed = Passed::new(digested);
+        // Beside the consumer: a digest takes longer than a scan.
+        let (copies, digesting) = match digested {
+            false => (None, None),
+            true => {
+                let (copies, to_digest) = sync_channel::<Bytes>(2);
+                let digesting = std::thread::Builder::new()
+                    .name("digest".to_owned())
+                    .spawn_scoped(scope, move || {
+                        let mut digest = Digester::default();
+                        to_digest.iter().for_each(|piece| digest.update(&piece));
+                        digest
+                    })
+                    .map_err(Error::Thread)?;
+                (Some(copies), Some(digesting))
+            }
+        };
+        let mut plain_bytes = 0;
         let mut failed = None;
         for piece in &plain {
-            passed.update(&piece);
+            plain_bytes += piece.len() as u64;
             if let Some(expected) = expected
-                && passed.bytes > expected.plain_bytes
+                && plain_bytes > expected.plain_bytes
             {
                 failed = Some(Error::Damaged(format!(
                     "it holds more than the {} bytes that its manifest names",
@@ -125,15 +142,28 @@ pub fn unpack<E>(
                 )));
                 break;
             }
+            if let Some(copies) = &copies {
+                // It ends after us, or by a panic, which is seen at its end.
+                let _ = copies.send(piece.clone());
+            }
             if let Err(error) = consume(&piece) {
                 failed = Some(Error::Consumer(error));
                 break;
             }
-            if let Piece::Made(buffer) = piece {
-                // A full queue of spare buffers is no loss.
-                let _ = empties.try_send(buffer);
-            }
         }
+        drop(copies);
+        let digest = match digesting.map(|thread| thread.join()) {
+            None => None,
+            Some(Ok(digest)) => Some(digest),
+            Some(Err(_)) => {
+                failed = Some(Error::Damaged("the digest panicked".to_owned()));
+                None
+            }
+        };
+        let passed = Passed {
+            bytes: plain_bytes,
+            digest,
+        };
         // The reading thread ends when its queue's other end is gone.
         drop(plain);
         let read = match reading.join() {
@@ -257,32 +287,12 @@ enum Stopped {
     Closed,
 }
 
-/// Plain bytes on their way to the consumer.
-enum Piece {
-    /// As they were stored.
-    Stored(Bytes),
-    /// What a decompressor or a decryptor made, in a buffer that is used again.
-    Made(Vec<u8>),
-}
-
-impl std::ops::Deref for Piece {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Piece::Stored(bytes) => bytes,
-            Piece::Made(buffer) => buffer,
-        }
-    }
-}
-
 /// The reading thread: stored bytes in, plain pieces out. Gives what was stored.
 fn undo(
     stored: Stored,
     digested: bool,
     keys: &Keys,
-    pieces: &SyncSender<Piece>,
-    spare: &Receiver<Vec<u8>>,
+    pieces: &SyncSender<Bytes>,
 ) -> Result<Passed, Stopped> {
     let mut input = Input {
         stored,
@@ -296,7 +306,7 @@ fn undo(
     }
     let result = match detect(&input.chunk) {
         Detected::Age => match keys.open(&mut input) {
-            Ok(opened) => decrypt(Decrypting(opened), pieces, spare),
+            Ok(opened) => decrypt(Decrypting(opened), pieces),
             Err(OpenError::Damaged(why)) => Err(Stopped::Damaged(why)),
             Err(OpenError::Key(error)) => {
                 let stored = input.drain()?;
@@ -308,7 +318,7 @@ fn undo(
             return Err(Stopped::Key(KeyError::Armored, Box::new(stored)));
         }
         Detected::Plain => input.pass(pieces),
-        detected => pump(detected, &mut input, pieces, spare),
+        detected => pump(detected, &mut input, pieces),
     };
     if let Some(error) = input.error.take() {
         return Err(Stopped::Storage(error));
@@ -319,17 +329,13 @@ fn undo(
 }
 
 /// What comes of a decryption goes on. It is read to its end, which says that it was not cut short.
-fn decrypt(
-    opened: Decrypting<impl Read>,
-    pieces: &SyncSender<Piece>,
-    spare: &Receiver<Vec<u8>>,
-) -> Result<(), Stopped> {
+fn decrypt(opened: Decrypting<impl Read>, pieces: &SyncSender<Bytes>) -> Result<(), Stopped> {
     let mut opened = BufReader::with_capacity(1 << 16, opened);
     let detected = match opened.fill_buf() {
         Ok(start) => detect(start),
         Err(error) => return Err(Stopped::Damaged(told(&error))),
     };
-    pump(detected, &mut opened, pieces, spare)?;
+    pump(detected, &mut opened, pieces)?;
     io::copy(&mut opened, &mut io::sink())
         .map(drop)
         .map_err(|error| Stopped::Damaged(told(&error)))
@@ -338,15 +344,13 @@ fn decrypt(
 fn pump(
     detected: Detected,
     input: &mut impl Read,
-    pieces: &SyncSender<Piece>,
-    spare: &Receiver<Vec<u8>>,
+    pieces: &SyncSender<Bytes>,
 ) -> Result<(), Stopped> {
     let damaged = |error: io::Error| Stopped::Damaged(told(&error));
     let mut reader = decompressor(detected, input).map_err(damaged)?;
+    let pool = Pool::new(PIECE_BYTES);
     loop {
-        let mut piece = spare.try_recv().unwrap_or_default();
-        piece.clear();
-        piece.reserve_exact(PIECE_BYTES);
+        let mut piece = pool.take();
         let read = reader
             .by_ref()
             .take(PIECE_BYTES as u64)
@@ -355,9 +359,7 @@ fn pump(
         if read == 0 {
             return Ok(());
         }
-        pieces
-            .send(Piece::Made(piece))
-            .map_err(|_| Stopped::Closed)?;
+        pieces.send(pool.lend(piece)).map_err(|_| Stopped::Closed)?;
     }
 }
 
@@ -437,13 +439,11 @@ impl Input {
     }
 
     /// Hands on all bytes as they are.
-    fn pass(&mut self, pieces: &SyncSender<Piece>) -> Result<(), Stopped> {
+    fn pass(&mut self, pieces: &SyncSender<Bytes>) -> Result<(), Stopped> {
         loop {
             let chunk = std::mem::take(&mut self.chunk);
             if !chunk.is_empty() {
-                pieces
-                    .send(Piece::Stored(chunk))
-                    .map_err(|_| Stopped::Closed)?;
+                pieces.send(chunk).map_err(|_| Stopped::Closed)?;
             }
             match self.next() {
                 Ok(Some(chunk)) => self.chunk = chunk,
