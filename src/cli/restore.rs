@@ -18,7 +18,7 @@ use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{
-    self, Backup, Check, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Ttl,
+    self, Backup, Check, Loss, NotFetched, OnProgress, Outcome, Plan, Prepared, Request, Stage, Ttl,
 };
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
@@ -290,6 +290,12 @@ fn existing(args: &RestoreArgs) -> Existing {
 fn progress(meter: &Meter) -> OnProgress {
     let meter = meter.clone();
     Arc::new(move |progress| {
+        meter.start_phase(match progress.stage {
+            Stage::Reading => "reading the backup",
+            Stage::Looking => "looking for keys that are there",
+            Stage::Writing => "writing",
+            Stage::Checking => "comparing",
+        });
         meter.start_keys(progress.of.unwrap_or(0));
         meter.add_keys(progress.keys);
     })
