@@ -27,6 +27,10 @@
 //! What never breaks: a backup that is listed is whole, and a restore's target is not touched
 //! before the backup has been read and checked in full.
 
+// What unit tests share with the other tests names the crate as those do.
+#[cfg(test)]
+extern crate self as rdbkeeper;
+
 pub mod backup;
 pub mod catalog;
 pub mod check;

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{self, selector::Subject};
 use crate::failure::{Failure, Kind};
@@ -14,9 +13,11 @@ use crate::meter::Meter;
 use crate::pipeline::inbound::{self, Unpacked, check_digest, unpack};
 use crate::pipeline::keys::{HEADER_LIMIT, KeyError, Keys, OpenError};
 use crate::pipeline::sha256;
-use crate::rdb::value::DecodeError;
-use crate::rdb::{DbIndex, Event, FileError, Handler, Report, ScanError, Scanner};
-use crate::selection::{KeyNames, shown};
+use crate::rdb::{FileError, Handler, Report, ScanError, Scanner};
+
+mod keys;
+
+pub use keys::{Unread, damaged_value, read_keys};
 
 /// What a whole reading proved.
 #[derive(Clone, Debug)]
@@ -77,65 +78,6 @@ pub fn read<H: Handler>(
         .finish(handler)
         .map_err(|error| failed(inbound::Error::Consumer(error)))?;
     Ok(Whole { report, unpacked })
-}
-
-/// The failure of a value that passed as bytes and can't be decoded. The key's name is masked.
-pub fn damaged_value(db: DbIndex, key: &[u8], error: &DecodeError) -> Failure {
-    let key = shown(key, KeyNames::Masked);
-    let message = format!("the value of the key {key} in database {db} is damaged");
-    Failure::new(Kind::Damaged, message)
-        .caused_by(error)
-        .hint("take another backup, or leave the key out with --exclude")
-}
-
-/// A handler that is told to stop by a token, before long whatever the file holds.
-#[derive(Debug)]
-pub struct Stoppable<H> {
-    /// Who takes the events.
-    pub inner: H,
-    cancel: CancellationToken,
-    bytes: usize,
-}
-
-/// The token is looked at every so many bytes.
-const ATTENTION: usize = 1 << 20;
-
-impl<H> Stoppable<H> {
-    /// Wraps a handler.
-    pub fn new(inner: H, cancel: CancellationToken) -> Stoppable<H> {
-        Stoppable {
-            inner,
-            cancel,
-            bytes: 0,
-        }
-    }
-
-    /// Whether it may go on.
-    ///
-    /// # Errors
-    /// [`Kind::Interrupted`].
-    pub fn check(&self) -> Result<(), Failure> {
-        match self.cancel.is_cancelled() {
-            false => Ok(()),
-            true => Err(Failure::new(
-                Kind::Interrupted,
-                "stopped before it was done",
-            )),
-        }
-    }
-}
-
-impl<H: Handler<Error = Failure>> Handler for Stoppable<H> {
-    type Error = Failure;
-
-    fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
-        self.bytes += event.raw().len();
-        if self.bytes >= ATTENTION {
-            self.bytes = 0;
-            self.check()?;
-        }
-        self.inner.event(event)
-    }
 }
 
 /// The same for async callers: on a thread for blocking work.

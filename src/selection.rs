@@ -8,6 +8,7 @@
 //!
 //! Key names are login tokens more often than not: [`shown`] is how they enter a log, a plan or an error.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -202,8 +203,22 @@ impl Filters {
     /// # Errors
     /// Its name has to be looked at, and is damaged.
     pub fn takes(&self, head: &KeyHead<'_>) -> Result<bool, Damage> {
-        Ok(self.takes_but_for_name(head)
-            && (!self.needs_names() || self.takes_name(&head.key.decode()?)))
+        match self.needs_names() {
+            true => Ok(self.taken(head)?.is_some()),
+            false => Ok(self.takes_but_for_name(head)),
+        }
+    }
+
+    /// The name of a key that is meant.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn taken<'a>(&self, head: &KeyHead<'a>) -> Result<Option<Cow<'a, [u8]>>, Damage> {
+        if !self.takes_but_for_name(head) {
+            return Ok(None);
+        }
+        let name = head.key.decode()?;
+        Ok(self.takes_name(&name).then_some(name))
     }
 
     /// Whether a key is meant, its name aside.

@@ -179,7 +179,8 @@ pub async fn read_place(place: Place) -> Result<Backup, Error> {
     let sizes = sizes(&objects);
     if !sizes.contains_key(MANIFEST) {
         if let Some(data) = sizes.keys().find(|name| name.starts_with("dump.rdb")) {
-            return Err(missing_manifest(place.describe(), data));
+            let data = format!("{}/{data}", place.describe());
+            return Err(missing_manifest(place.describe(), &data));
         }
         return Err(Error::NotFound {
             what: format!("in {}: it has no {MANIFEST}", place.describe()),

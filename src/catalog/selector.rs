@@ -11,10 +11,14 @@ use super::{Backup, BackupId, Error, MANIFEST};
 use crate::config::{Name, NameError};
 use crate::failure::{Failure, Kind};
 use crate::pipeline::inbound::{Expected, Stored, read_ahead};
-use crate::storage::{BroughtFile, LocalStore, NamedStore, STALL, within};
+use crate::storage::{self, BroughtFile, LocalStore, NamedStore, Problem, STALL, within};
 
 /// The name that stands for the storage of a backup that was named by its path.
 pub const BY_PATH: &str = "path";
+
+/// When a selector is a path.
+pub const WHAT_IS_A_PATH: &str =
+    "a selector with a `/` in it, or that ends in .rdb, .gz, .zst or .age, is a path";
 
 /// A backup as a person names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +105,11 @@ impl Subject {
                     return Ok((read_ahead(file.read()), Some(data.expected())));
                 }
                 let key = backup.place.key(&data.object)?;
-                let reader = backup.place.store().read(&key).await?;
+                let reader = backup.place.store().read(&key).await;
+                let reader = reader.map_err(|error| match backup.place.storage() {
+                    BY_PATH => error.by_path(),
+                    _ => error,
+                })?;
                 Ok((read_ahead(reader), Some(data.expected())))
             }
             Subject::File(file) => Ok((read_ahead(file.read()), None)),
@@ -347,14 +355,16 @@ async fn find_path(path: &Path) -> Result<Subject, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::NotFound {
                 what: format!("at {}: there is no such file or folder", path.display()),
-                hint: "a selector with a `/` in it, or that ends in .rdb, .gz, .zst or .age, is a path".to_owned(),
+                hint: WHAT_IS_A_PATH.to_owned(),
             });
         }
         Err(source) => {
-            return Err(Error::File {
-                action: format!("look at {}", path.display()),
-                source,
-            });
+            let problem = match source.kind() {
+                std::io::ErrorKind::PermissionDenied => Problem::Denied,
+                _ => Problem::Other,
+            };
+            let error = storage::Error::new(problem, path.display().to_string(), "look at it");
+            return Err(error.because(source).by_path().into());
         }
     };
     let folder = match path.file_name() {
@@ -373,7 +383,11 @@ async fn find_path(path: &Path) -> Result<Subject, Error> {
                 store: Arc::new(LocalStore::new(folder)),
             };
             let place = Place::new(storage, [""; 0]);
-            Ok(Subject::Stored(Box::new(read_place(place).await?)))
+            let read = read_place(place).await.map_err(|error| match error {
+                Error::Storage(error) => Error::Storage(error.by_path()),
+                error => error,
+            });
+            Ok(Subject::Stored(Box::new(read?)))
         }
     }
 }

@@ -61,7 +61,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> u8 {
     }
     match start(cli, output) {
         Ok(code) => code,
-        Err((output, failure)) => output.failure(&failure),
+        Err(failed) => failed.0.failure(&failed.1),
     }
 }
 
@@ -72,11 +72,11 @@ fn print(text: &str) -> u8 {
     0
 }
 
-fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
+fn start(cli: Cli, output: Output) -> Result<u8, Box<(Output, Failure)>> {
     let environment = Environment::of_process();
     let config = match setup::load(cli.global.config.as_deref(), &environment) {
         Ok(config) => config,
-        Err(failure) => return Err((output, failure)),
+        Err(failure) => return Err(Box::new((output, failure))),
     };
     COMPRESSION.at_most(config.daemon.compression_threads());
     // Linux counts it for each thread, and threads begin with that of the one that makes them: so before any is made.
@@ -94,14 +94,14 @@ fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
         Ok(runtime) => runtime,
         Err(error) => {
             let failure = Failure::new(Kind::Failed, "cannot start threads").caused_by(&error);
-            return Err((output, failure));
+            return Err(Box::new((output, failure)));
         }
     };
     if matches!(cli.command, Command::Run) {
         let work = daemon::run(config, cli.global.config, environment, cli.global.json);
         let result = runtime.block_on(work);
         runtime.shutdown_background();
-        return result.map_err(|failure| (output, failure));
+        return result.map_err(|failure| Box::new((output, failure)));
     }
     let app = App {
         config,
@@ -124,7 +124,7 @@ fn start(cli: Cli, output: Output) -> Result<u8, (Output, Failure)> {
     });
     match result {
         Ok(code) => Ok(code),
-        Err(failure) => Err((app.output, failure)),
+        Err(failure) => Err(Box::new((app.output, failure))),
     }
 }
 

@@ -13,7 +13,7 @@ use super::progress::Unit;
 use super::table::{Align, Table};
 use crate::backup::{Made, Outcome};
 use crate::catalog::list::{Broken, Listing, list as list_backups};
-use crate::catalog::selector::{Finder, Places, Subject};
+use crate::catalog::selector::{Finder, Places, Subject, WHAT_IS_A_PATH};
 use crate::catalog::{Backup, BackupId, Error, Manifest, Selector, commit};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
@@ -188,6 +188,33 @@ pub(super) async fn find(
 
 /// Finds every copy of the backup that a selector means, the nearest first; at least one.
 pub(super) async fn find_copies(
+    app: &App,
+    selector: &str,
+    storage: Option<&str>,
+) -> Result<Vec<Subject>, Failure> {
+    find_parsed(app, selector, storage)
+        .await
+        .map_err(|failure| match failure.kind {
+            Kind::NotFound | Kind::Usage => match path_of_this_name(selector) {
+                Some(what) => failure.hint(format!(
+                    "there is a {what} of this name: write ./{selector}, for {WHAT_IS_A_PATH}"
+                )),
+                None => failure,
+            },
+            _ => failure,
+        })
+}
+
+/// What there is under the name of a selector that means something else than a path.
+fn path_of_this_name(selector: &str) -> Option<&'static str> {
+    if let Ok(Selector::Path(_)) = selector.parse::<Selector>() {
+        return None;
+    }
+    let found = std::fs::metadata(selector).ok()?;
+    Some(if found.is_dir() { "folder" } else { "file" })
+}
+
+async fn find_parsed(
     app: &App,
     selector: &str,
     storage: Option<&str>,

@@ -1,5 +1,7 @@
 //! What a backup's keys add up to, for people.
 
+use jiff::Timestamp;
+
 use super::output::HumanTime;
 use super::table::{Align, Table};
 use crate::inspect::content::{Content, Counts, Expiries};
@@ -37,6 +39,15 @@ fn row(table: &mut Table, name: String, counts: &Counts) {
     table.row(cells.into_iter().chain(expiries));
 }
 
+/// When a key expires; in milliseconds where the calendar ends before.
+fn expires(at_ms: Option<i64>) -> String {
+    match at_ms.map(|at| (at, Timestamp::from_millisecond(at))) {
+        None => "-".to_owned(),
+        Some((_, Ok(time))) => HumanTime(time).to_string(),
+        Some((at, Err(_))) => format!("{at} ms"),
+    }
+}
+
 /// Tables by type, by prefix, and of the largest keys; with an empty line before them.
 pub(super) fn content_text(content: &Content) -> String {
     if content.types.is_empty() {
@@ -62,21 +73,28 @@ pub(super) fn content_text(content: &Content) -> String {
         ("EXPIRES", Align::Left),
     ]);
     for large in &content.largest {
-        let expires = large.expire_at_ms.map(jiff::Timestamp::from_millisecond);
         largest.row([
             large.key.clone(),
             large.db.to_string(),
             large.kind.to_owned(),
             HumanBytes(large.bytes).to_string(),
-            match expires {
-                None => String::new(),
-                Some(Ok(time)) => HumanTime(time).to_string(),
-                Some(Err(_)) => "never".to_owned(),
-            },
+            expires(large.expire_at_ms),
         ]);
     }
     format!(
         "\nBytes are those in the RDB file; expiries are counted from {}.\n\n{types}\n{prefixes}\n{largest}",
         HumanTime(content.at)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_a_time_as_long_as_there_is_a_calendar() {
+        assert_eq!(expires(None), "-");
+        assert_eq!(expires(Some(4_102_444_800_123)), "2100-01-01 00:00:00 UTC");
+        assert_eq!(expires(Some(i64::MAX)), "9223372036854775807 ms");
+    }
 }

@@ -1,6 +1,7 @@
 //! What every command has at hand: the configuration, where results go, the signal to stop, progress.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,31 @@ impl App {
         meter: &Meter,
         work: impl Future<Output = T>,
     ) -> T {
-        let progress = Progress::new(self.show, what, unit, None);
+        self.with_progress_as(self.show, (what, unit), meter, work)
+            .await
+    }
+
+    /// The same for work that writes to standard output: where that is a terminal, a bar would stand in its midst.
+    pub(super) async fn with_progress_beside_output<T>(
+        &self,
+        what: &str,
+        unit: Unit,
+        meter: &Meter,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let show = self.show.beside(std::io::stdout().is_terminal());
+        self.with_progress_as(show, (what, unit), meter, work).await
+    }
+
+    async fn with_progress_as<T>(
+        &self,
+        show: Show,
+        (what, unit): (&str, Unit),
+        meter: &Meter,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut progress = Progress::new(show, what, unit, None);
+        let mut phase = "";
         let mut total = 0;
         let mut look = tokio::time::interval(LOOK);
         tokio::pin!(work);
@@ -77,6 +102,10 @@ impl App {
                 done = &mut work => return done,
                 _ = look.tick() => {
                     let reading = meter.read();
+                    if reading.phase != phase {
+                        (phase, total) = (reading.phase, 0);
+                        progress = Progress::new(show, phase, unit, None);
+                    }
                     let (done, all) = match unit {
                         Unit::Bytes => (reading.bytes, reading.total_bytes),
                         Unit::Keys => (reading.keys, reading.total_keys),

@@ -1,38 +1,43 @@
 //! `backup diff`.
 
 use super::args::DiffArgs;
-use super::backup::storage_name;
 use super::context::App;
-use super::keys::{ended, form, opened};
+use super::copies::Copies;
+use super::keys::{form, stream, warn_of_none};
 use super::progress::Unit;
 use super::restore::filters;
 use crate::failure::Failure;
-use crate::inspect::diff;
+use crate::inspect::diff::{self, broken_off};
 use crate::meter::Meter;
-use crate::setup;
 use crate::spool::Spool;
-use crate::target::out::Out;
+use crate::target::out::Stdout;
 
 /// `backup diff`.
 pub(super) async fn diff(app: &App, args: DiffArgs) -> Result<u8, Failure> {
-    let filters = filters(&args.filters)?;
-    let given = args.identity.identity.as_deref();
-    let given = given.map(setup::identity).transpose()?;
-    let storage = storage_name(&args.storage);
-    let old = opened(app, &args.old, storage.as_deref(), given.as_ref()).await?;
-    let new = opened(app, &args.new, storage.as_deref(), given.as_ref()).await?;
+    let which = &args.which;
+    let filters = filters(&which.filters)?;
+    let old = Copies::find(app, &args.old, &which.storage, &which.identity).await?;
+    let new = Copies::find(app, &args.new, &which.storage, &which.identity).await?;
     let spool = Spool::new(&app.config.daemon.spool_dir);
-    let (out, reader) = Out::stdout()?;
+    let stdout = Stdout::new()?;
     let meter = Meter::default();
-    let work = diff::diff(
-        [old, new],
-        filters,
-        &spool,
-        (out, form(app)),
-        meter.clone(),
-        app.cancel.clone(),
-    );
-    let work = app.with_progress("comparing", Unit::Bytes, &meter, work);
-    let compared = app.stoppable(work).await;
-    ended(app, &reader, compared.map(drop))
+    let collect = async |copies: Copies<'_>, phase| {
+        let collect = async |subject, keys| {
+            meter.start_phase(phase);
+            let (meter, cancel) = (meter.clone(), app.cancel.clone());
+            diff::collect(subject, keys, filters.clone(), &spool, meter, cancel).await
+        };
+        // Nothing is written before both were read.
+        copies.with_nearest(|| true, collect).await
+    };
+    let work = async {
+        let old = collect(old, "reading the first").await?;
+        let new = collect(new, "reading the second").await?;
+        let to = (stdout.out(), form(app));
+        let counts = diff::compare([old, new], to, app.cancel.clone()).await?;
+        warn_of_none(&filters, counts.keys());
+        Ok(())
+    };
+    let work = app.with_progress_beside_output("reading", Unit::Bytes, &meter, work);
+    stream(app, &stdout, Some(broken_off), work).await
 }

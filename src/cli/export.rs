@@ -6,23 +6,23 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{self, ExportArgs};
-use super::backup::storage_name;
 use super::context::App;
-use super::keys::{ended, opened};
+use super::copies::Copies;
+use super::keys::{stream, warn_of_none};
 use super::output::Paint;
 use super::progress::Unit;
 use super::restore::filters;
 use crate::export::{self, Exported, Format};
 use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
-use crate::setup;
 use crate::target::file::Existing;
-use crate::target::out::Out;
+use crate::target::out::{Out, Stdout};
 use crate::units::{HumanBytes, HumanCount};
 
 /// `backup export`.
 pub(super) async fn export(app: &App, args: ExportArgs) -> Result<u8, Failure> {
-    let filters = filters(&args.filters)?;
+    let which = &args.which;
+    let filters = filters(&which.filters)?;
     let format = match args.format {
         args::Format::Rdb => Format::Rdb,
         args::Format::Jsonl => Format::Jsonl,
@@ -30,43 +30,73 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<u8, Failure> {
     };
     let path = args.output.as_deref();
     let path = path.filter(|path| *path != Path::new("-"));
-    // First of all, so that a path that can't be written is not found out at the end.
-    let (out, reader) = match path {
+    let to = match path {
         Some(path) => {
             let existing = match args.yes {
                 true => Existing::Replace,
                 false => Existing::Refuse,
             };
-            (Out::file(path, existing)?, None)
+            // First of all, so that a path that can't be written is not found out at the end; dropped, it leaves nothing.
+            drop(Out::file(path, existing)?);
+            To::File(path, existing)
         }
         None => {
             may_stream(app, format)?;
-            let (out, reader) = Out::stdout()?;
-            (out, Some(reader))
+            To::Stdout(Stdout::new()?)
         }
     };
-    let given = args.identity.identity.as_deref();
-    let given = given.map(setup::identity).transpose()?;
-    let storage = storage_name(&args.storage);
-    let opening = opened(app, &args.selector, storage.as_deref(), given.as_ref());
-    let (subject, keys) = opening.await?;
+    let copies = Copies::find(app, &args.selector, &which.storage, &which.identity).await?;
     let meter = Meter::default();
-    let cancel = app.cancel.clone();
-    let work = export::export(subject, keys, format, filters, out, meter.clone(), cancel);
-    let work = app.with_progress("exporting", Unit::Bytes, &meter, work);
-    match (path, reader) {
-        (Some(path), _) => {
+    let work = copies.with_nearest(
+        || to.may_begin_again(),
+        async |subject, keys| {
+            let (out, meter, cancel) = (to.begin()?, meter.clone(), app.cancel.clone());
+            export::export(subject, keys, format, filters.clone(), out, meter, cancel).await
+        },
+    );
+    let work = async {
+        let exported = work.await?;
+        if let Some(keys) = exported.keys {
+            warn_of_none(&filters, keys);
+        }
+        Ok(exported)
+    };
+    match &to {
+        To::File(path, _) => {
+            let work = app.with_progress("exporting", Unit::Bytes, &meter, work);
             // What was begun of the file goes when the work has come to its end.
             let exported = app.stoppable_in_grace(work).await?;
             let document = document(format, path, &exported);
             app.result(&document, text(app, path, &exported))?;
             Ok(0)
         }
-        (None, Some(reader)) => {
-            let exported = app.stoppable(work).await;
-            ended(app, &reader, exported.map(drop))
+        To::Stdout(stdout) => {
+            let work = app.with_progress_beside_output("exporting", Unit::Bytes, &meter, work);
+            stream(app, stdout, None, async { work.await.map(drop) }).await
         }
-        (None, None) => Ok(0),
+    }
+}
+
+/// Where an export goes.
+enum To<'a> {
+    File(&'a Path, Existing),
+    Stdout(Stdout),
+}
+
+impl To<'_> {
+    fn begin(&self) -> Result<Out, Failure> {
+        match self {
+            To::File(path, existing) => Ok(Out::file(path, *existing)?),
+            To::Stdout(stdout) => Ok(stdout.out()),
+        }
+    }
+
+    /// Whether what was written so far leaves no trace.
+    fn may_begin_again(&self) -> bool {
+        match self {
+            To::File(..) => true,
+            To::Stdout(stdout) => !stdout.has_output(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod content;
 pub mod context;
+mod copies;
 mod copy;
 mod diff;
 mod export;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -30,7 +31,11 @@ pub struct Output {
     color_out: bool,
     color_err: bool,
     written: AtomicBool,
+    broken_off: OnceLock<BrokenOff>,
 }
+
+/// Makes of a failure what ends a JSON document that was written piece by piece and is not whole.
+pub type BrokenOff = fn(&Value) -> String;
 
 impl Output {
     /// Those of this process. Colours show on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`.
@@ -44,6 +49,7 @@ impl Output {
             color_out: wanted && form == Form::Text && io::stdout().is_terminal(),
             color_err: wanted && io::stderr().is_terminal(),
             written: AtomicBool::new(false),
+            broken_off: OnceLock::new(),
         }
     }
 
@@ -107,6 +113,12 @@ impl Output {
         self.written.store(true, Ordering::SeqCst);
     }
 
+    /// Says that something else wrote a part of the one document, and nobody writes to it any more: how the failure that
+    /// is the reason ends it.
+    pub fn breaks_off(&self, end: BrokenOff) {
+        self.broken_off.get_or_init(|| end);
+    }
+
     /// Writes text to standard output, a newline at its end.
     ///
     /// # Errors
@@ -123,14 +135,21 @@ impl Output {
 
     /// Tells a failure and gives its exit code. Where even that cannot be written nobody listens.
     pub fn failure(&self, failure: &Failure) -> u8 {
-        match self.form {
-            // A document that has been written stands: the failure is told on standard error then.
-            Form::Json if !self.written.load(Ordering::SeqCst) => {
-                let _ = self.json(&failure_json(failure));
-            }
-            _ => self.tell(failure),
+        // A document that has been written stands: the failure is told on standard error then, and so it is when
+        // standard output takes nothing.
+        if self.form == Form::Text || !self.json_failure(failure) {
+            self.tell(failure);
         }
         failure.kind.exit_code()
+    }
+
+    /// Makes a failure the document, or the end of the one that was begun.
+    fn json_failure(&self, failure: &Failure) -> bool {
+        let document = failure_json(failure);
+        match self.broken_off.get() {
+            Some(end) => self.text(end(&document)).is_ok(),
+            None => self.json(&document).is_ok(),
+        }
     }
 
     /// Tells a failure on standard error, in whatever form the results are: where one of several databases

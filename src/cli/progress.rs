@@ -45,6 +45,16 @@ impl Show {
     }
 }
 
+impl Show {
+    /// How it is shown while results go to standard output, which may be a terminal, too.
+    pub(super) fn beside(self, output_on_terminal: bool) -> Show {
+        match self {
+            Show::Bar if output_on_terminal => Show::Nothing,
+            show => show,
+        }
+    }
+}
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -232,6 +242,14 @@ mod tests {
         // A total that was an estimate may be passed.
         progress.set_total(1_000);
         assert!(progress.line(Duration::ZERO).contains("(100 %)"));
+    }
+
+    #[test]
+    fn no_bar_stands_in_the_midst_of_results() {
+        assert_eq!(Show::Bar.beside(true), Show::Nothing);
+        assert_eq!(Show::Bar.beside(false), Show::Bar);
+        // Lines go where standard error goes.
+        assert_eq!(Show::Log.beside(true), Show::Log);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::rdb::{DbIndex, Handler, LogicalType, Report};
 use crate::reading;
 use crate::restore::{
     self, Backup, Check, Loss, NotFetched, NotGood, OnProgress, Outcome, Plan, Prepared, Request,
-    Ttl,
+    Stage, Ttl,
 };
 use crate::secret::Secret;
 use crate::selection::{Filters, KeyNames, KeyPattern};
@@ -295,6 +295,12 @@ fn existing(args: &RestoreArgs) -> Existing {
 fn progress(meter: &Meter) -> OnProgress {
     let meter = meter.clone();
     Arc::new(move |progress| {
+        meter.start_phase(match progress.stage {
+            Stage::Reading => "reading the backup",
+            Stage::Looking => "looking for keys that are there",
+            Stage::Writing => "writing",
+            Stage::Checking => "comparing",
+        });
         meter.start_keys(progress.of.unwrap_or(0));
         meter.add_keys(progress.keys);
     })

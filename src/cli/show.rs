@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::ShowArgs;
-use super::backup::{backup_json, find, keys_of, listing, marks, storage_name, stores};
+use super::backup::{backup_json, listing, marks, stores};
 use super::content::content_text;
 use super::context::App;
+use super::copies::Copies;
 use super::lacks::{lacks, with_lacks};
 use super::output::{HumanTime, error_json};
 use super::progress::Unit;
@@ -17,23 +18,19 @@ use crate::catalog::selector::{BY_PATH, Subject};
 use crate::failure::{Failure, Kind};
 use crate::inspect::content::{Content, Survey};
 use crate::meter::Meter;
-use crate::pipeline::Keys;
 use crate::reading::read_async;
 use crate::selection::KeyNames;
-use crate::setup;
 use crate::units::{HumanBytes, HumanCount};
 use crate::verify::{self, Verified};
 
 /// `backup show`.
 pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
-    let given = args.identity.identity.as_deref();
-    let given = given.map(setup::identity).transpose()?;
     let names = match args.show_keys {
         true => KeyNames::Shown,
         false => KeyNames::Masked,
     };
-    let subject = find(app, &args.selector, storage_name(&args.storage).as_deref()).await?;
-    match subject {
+    let mut copies = Copies::find(app, &args.selector, &args.storage, &args.identity).await?;
+    match copies.nearest()? {
         Subject::Stored(backup) => {
             let mut backup = *backup;
             // What is computed of a backup needs those before it, and those elsewhere.
@@ -57,15 +54,20 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
                 app.result(&document, text)?;
                 return Ok(0);
             }
-            let subject = Subject::Stored(Box::new(backup));
-            let keys = keys_of(app, &subject, given.as_ref());
-            match content(app, subject, keys, names).await {
+            if !args.content {
+                copies.only_on_this_host();
+            }
+            match content(app, copies, names).await {
                 Ok(content) => {
                     document["content"] = serde_json::to_value(&content).unwrap_or_default();
                     text.push_str(&content_text(&content));
                 }
                 // Nobody asked for it: the facts are what there is without the key.
-                Err(failure) if failure.kind == Kind::Key && given.is_none() && !args.content => {
+                Err(failure)
+                    if failure.kind == Kind::Key
+                        && args.identity.identity.is_none()
+                        && !args.content =>
+                {
                     document["content"] = json!({ "error": error_json(&failure) });
                     text.push_str("\nIt is encrypted and the key is not here: what its keys add up to is not known.\n");
                 }
@@ -80,7 +82,7 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
         }
         subject @ Subject::File(_) => {
             let meter = Meter::default();
-            let keys = keys_of(app, &subject, given.as_ref());
+            let keys = copies.keys(&subject);
             let survey = Survey::new(Timestamp::now(), names);
             let work = verify::verify_with(subject, &keys, survey, meter.clone());
             let (verified, survey) = app
@@ -100,26 +102,21 @@ pub(super) async fn show(app: &App, args: ShowArgs) -> Result<u8, Failure> {
 }
 
 /// Reads the backup for what its keys add up to.
-async fn content(
-    app: &App,
-    subject: Subject,
-    keys: Keys,
-    names: KeyNames,
-) -> Result<Content, Failure> {
+async fn content(app: &App, copies: Copies<'_>, names: KeyNames) -> Result<Content, Failure> {
     let meter = Meter::default();
-    if let Subject::Stored(backup) = &subject {
-        meter.start_bytes(backup.manifest.data.plain_bytes);
-    }
-    let work = read_async(
-        subject,
-        keys,
-        Survey::new(Timestamp::now(), names),
-        meter.clone(),
+    let work = copies.with_nearest(
+        || true,
+        async |subject: Subject, keys| {
+            if let Subject::Stored(backup) = &subject {
+                meter.start_bytes(backup.manifest.data.plain_bytes);
+            }
+            let survey = Survey::new(Timestamp::now(), names);
+            let (survey, _) = read_async(subject, keys, survey, meter.clone()).await?;
+            Ok(survey.finish())
+        },
     );
-    let (survey, _) = app
-        .with_progress("reading", Unit::Bytes, &meter, work)
-        .await?;
-    Ok(survey.finish())
+    app.with_progress("reading", Unit::Bytes, &meter, work)
+        .await
 }
 
 fn stored_text(backup: &Backup, lacking: &[String]) -> String {

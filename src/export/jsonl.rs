@@ -14,8 +14,8 @@ use crate::target;
 use crate::target::file::Sink;
 use crate::target::out::Blocks;
 
-use super::Exported;
 use super::json::{Base64, id, score, signed, string, unsigned};
+use super::{Chosen, Exported};
 
 /// A string longer than this is written in pieces.
 const PIECE: usize = 128 << 10;
@@ -24,7 +24,7 @@ const PIECE: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Jsonl<S> {
     block: Blocks<S>,
-    filters: Filters,
+    chosen: Chosen,
     version: FileVersion,
     decoder: Decoder,
     /// The beginning of a line, for the current database.
@@ -33,8 +33,6 @@ pub struct Jsonl<S> {
     value: Option<ValueWriter>,
     /// Of the key whose value is being written, for an error.
     key: Vec<u8>,
-    keys: u64,
-    left_out: u64,
 }
 
 impl<S: Sink> Blocks<S> {
@@ -78,7 +76,7 @@ impl<S: Sink> Jsonl<S> {
     pub fn new(to: S, filters: Filters) -> Jsonl<S> {
         Jsonl {
             block: Blocks::new(to),
-            filters,
+            chosen: Chosen::new(filters),
             version: FileVersion {
                 family: Family::Redis,
                 number: 0,
@@ -88,8 +86,6 @@ impl<S: Sink> Jsonl<S> {
             db: None,
             value: None,
             key: Vec::new(),
-            keys: 0,
-            left_out: 0,
         }
     }
 
@@ -98,18 +94,13 @@ impl<S: Sink> Jsonl<S> {
     /// # Errors
     /// The rest can't be written.
     pub fn finish(self) -> Result<Exported, target::Error> {
-        Ok(Exported {
-            keys: Some(self.keys),
-            left_out: self.left_out,
-            bytes: self.block.finish()?,
-        })
+        Ok(self.chosen.exported(self.block.finish()?))
     }
 
     fn begin(&mut self, head: &KeyHead<'_>) -> Result<(), target::Error> {
-        if !self.filters.takes(head).map_err(target::Error::KeyName)? {
-            self.left_out += 1;
+        let Some(key) = self.chosen.name(head)? else {
             return Ok(());
-        }
+        };
         if self.db != Some(head.db) {
             self.db = Some(head.db);
             self.begin.clear();
@@ -117,7 +108,6 @@ impl<S: Sink> Jsonl<S> {
             unsigned(u64::from(head.db.0), &mut self.begin);
             self.begin.extend_from_slice(b",\"key\":");
         }
-        let key = head.key.decode().map_err(target::Error::KeyName)?;
         self.block.bytes.extend_from_slice(&self.begin);
         self.block.string(&key)?;
         // Whoever is told of a damaged value must be told in which key.
@@ -139,7 +129,6 @@ impl<S: Sink> Jsonl<S> {
         self.block.text(",\"value\":");
         self.decoder.start(head.value_type);
         self.value = Some(ValueWriter::begin(head, self.version, &mut self.block));
-        self.keys += 1;
         Ok(())
     }
 

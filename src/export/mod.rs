@@ -8,18 +8,20 @@ mod json;
 mod jsonl;
 mod resp;
 
+use std::borrow::Cow;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::selector::Subject;
 use crate::failure::Failure;
 use crate::meter::Meter;
 use crate::pipeline::Keys;
-use crate::rdb::Handler;
-use crate::reading::{Stoppable, read_async};
+use crate::rdb::KeyHead;
+use crate::reading::{Unread, read_keys};
 use crate::selection::Filters;
-use crate::target::Route;
 use crate::target::file::{Copy, Rewrite};
 use crate::target::out::Out;
+use crate::target::{self, Route};
 
 pub use json::score;
 pub use jsonl::Jsonl;
@@ -58,7 +60,43 @@ pub struct Exported {
     pub bytes: u64,
 }
 
-/// Writes the keys of a backup that the filters take.
+/// Which keys are written, and how many there were of them and of the others.
+#[derive(Debug)]
+struct Chosen {
+    filters: Filters,
+    keys: u64,
+    left_out: u64,
+}
+
+impl Chosen {
+    fn new(filters: Filters) -> Chosen {
+        Chosen {
+            filters,
+            keys: 0,
+            left_out: 0,
+        }
+    }
+
+    /// The name of a key that is to be written.
+    fn name<'a>(&mut self, head: &KeyHead<'a>) -> Result<Option<Cow<'a, [u8]>>, target::Error> {
+        let name = self.filters.taken(head).map_err(target::Error::KeyName)?;
+        match name {
+            Some(_) => self.keys += 1,
+            None => self.left_out += 1,
+        }
+        Ok(name)
+    }
+
+    fn exported(&self, bytes: u64) -> Exported {
+        Exported {
+            keys: Some(self.keys),
+            left_out: self.left_out,
+            bytes,
+        }
+    }
+}
+
+/// Writes the keys of one copy of a backup that the filters take.
 ///
 /// # Errors
 /// The backup is damaged, or opaque where it has to be read key by key; the output can't be written.
@@ -70,16 +108,16 @@ pub async fn export(
     out: Out,
     meter: Meter,
     cancel: CancellationToken,
-) -> Result<Exported, Failure> {
+) -> Result<Exported, Unread> {
     if let Subject::Stored(backup) = &subject {
         meter.start_bytes(backup.manifest.data.plain_bytes);
     }
     match format {
         Format::Rdb if filters.is_all() => {
             let copy = Copy::new(out);
-            let copy = through(subject, keys, copy, meter, cancel).await?;
+            let copy = read_keys(subject, keys, copy, meter, cancel).await?;
             Ok(Exported {
-                bytes: copy.finish()?,
+                bytes: copy.finish().map_err(Failure::from)?,
                 ..Exported::default()
             })
         }
@@ -89,8 +127,8 @@ pub async fn export(
                 ..Route::default()
             };
             let rewrite = Rewrite::new(out, route, Default::default());
-            let rewrite = through(subject, keys, rewrite, meter, cancel).await?;
-            let written = rewrite.finish()?;
+            let rewrite = read_keys(subject, keys, rewrite, meter, cancel).await?;
+            let written = rewrite.finish().map_err(Failure::from)?;
             Ok(Exported {
                 keys: Some(written.keys),
                 left_out: written.left_out,
@@ -99,29 +137,13 @@ pub async fn export(
         }
         Format::Jsonl => {
             let jsonl = Jsonl::new(out, filters);
-            let jsonl = through(subject, keys, jsonl, meter, cancel).await?;
-            Ok(jsonl.finish()?)
+            let jsonl = read_keys(subject, keys, jsonl, meter, cancel).await?;
+            Ok(jsonl.finish().map_err(Failure::from)?)
         }
         Format::Resp => {
             let resp = Resp::new(out, filters);
-            let resp = through(subject, keys, resp, meter, cancel).await?;
-            Ok(resp.finish()?)
+            let resp = read_keys(subject, keys, resp, meter, cancel).await?;
+            Ok(resp.finish().map_err(Failure::from)?)
         }
     }
-}
-
-async fn through<H>(
-    subject: Subject,
-    keys: Keys,
-    handler: H,
-    meter: Meter,
-    cancel: CancellationToken,
-) -> Result<H, Failure>
-where
-    H: Handler<Error = Failure> + Send + 'static,
-{
-    let handler = Stoppable::new(handler, cancel);
-    let (handler, _) = read_async(subject, keys, handler, meter).await?;
-    handler.check()?;
-    Ok(handler.inner)
 }

@@ -17,20 +17,18 @@ use crate::target::commands::{Dialect, Ghosts, Writer};
 use crate::target::file::Sink;
 use crate::target::out::Blocks;
 
-use super::Exported;
+use super::{Chosen, Exported};
 
 /// Writes the commands.
 #[derive(Debug)]
 pub struct Resp<S> {
     out: Blocks<S>,
-    filters: Filters,
+    chosen: Chosen,
     version: FileVersion,
     decoder: Decoder,
     writer: Writer,
     db: Option<DbIndex>,
     current: Option<Current>,
-    keys: u64,
-    left_out: u64,
     lost: u64,
 }
 
@@ -74,14 +72,12 @@ impl<S: Sink> Resp<S> {
         };
         Resp {
             out: Blocks::new(to),
-            filters,
+            chosen: Chosen::new(filters),
             version,
             decoder: Decoder::new(),
             writer: Writer::new(Dialect::of_rdb(version)),
             db: None,
             current: None,
-            keys: 0,
-            left_out: 0,
             lost: 0,
         }
     }
@@ -97,19 +93,13 @@ impl<S: Sink> Resp<S> {
                 self.lost
             );
         }
-        Ok(Exported {
-            keys: Some(self.keys),
-            left_out: self.left_out,
-            bytes: self.out.finish()?,
-        })
+        Ok(self.chosen.exported(self.out.finish()?))
     }
 
     fn begin(&mut self, head: &KeyHead<'_>) -> Result<(), target::Error> {
-        if !self.filters.takes(head).map_err(target::Error::KeyName)? {
-            self.left_out += 1;
+        let Some(key) = self.chosen.name(head)? else {
             return Ok(());
-        }
-        let key = head.key.decode().map_err(target::Error::KeyName)?;
+        };
         if self.db != Some(head.db) {
             self.db = Some(head.db);
             let db = head.db.to_string();
@@ -134,7 +124,6 @@ impl<S: Sink> Resp<S> {
             self.writer.start(logical, &current.name, None, &[]);
         }
         self.current = Some(current);
-        self.keys += 1;
         Ok(())
     }
 
@@ -236,7 +225,7 @@ impl<S: Sink> Handler for Resp<S> {
                 self.version = version;
                 self.writer = Writer::new(Dialect::of_rdb(version));
             }
-            Event::Function { code, .. } if self.filters.is_all() => {
+            Event::Function { code, .. } if self.chosen.filters.is_all() => {
                 let code = code.decode().map_err(target::Error::KeyName)?;
                 command(&mut self.out, &[b"FUNCTION", b"LOAD", b"REPLACE", &code])?;
             }

@@ -4,6 +4,7 @@
 //! change. Each backup is read once; what is kept of a key is its name, its type, its expiry and the digest, sorted, in
 //! memory or in the spool. Nothing is written before both backups are known to be whole.
 
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +17,14 @@ use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::value::{ContentDigest, DecodeError, Decoder, FieldExpiries, ValueError};
 use crate::rdb::{DbIndex, Event, Handler, KeyHead};
-use crate::reading::{Stoppable, damaged_value, read_async};
+use crate::reading::{Unread, damaged_value, read_keys};
 use crate::selection::Filters;
 use crate::spool::Spool;
 use crate::storage;
 use crate::target;
 use crate::target::file::Sink;
 use crate::target::out::Blocks;
+use crate::units::HumanCount;
 
 /// So many bytes of each backup's records are kept in memory.
 const BOUND: usize = 32 << 20;
@@ -67,44 +69,61 @@ pub struct Counts {
     pub same: u64,
 }
 
-/// Compares the keys of two backups that the filters take, and writes what differs into `to`.
+impl Counts {
+    /// All keys that were compared.
+    pub fn keys(&self) -> u64 {
+        self.added + self.removed + self.changed + self.same
+    }
+}
+
+/// What is kept of the keys of a backup, in their order.
+#[derive(Debug)]
+pub struct Collected(Sorted);
+
+/// Reads one copy of a backup, for what is to be compared of the keys that the filters take.
 ///
 /// # Errors
-/// One of them is damaged or opaque, or the output can't be written.
-pub async fn diff<S: Sink + Send + 'static>(
-    backups: [(Subject, Keys); 2],
+/// It is damaged or opaque, or there is no room in the spool.
+pub async fn collect(
+    subject: Subject,
+    keys: Keys,
     filters: Filters,
     spool: &Spool,
-    (to, form): (S, Form),
     meter: Meter,
     cancel: CancellationToken,
+) -> Result<Collected, Unread> {
+    if let Subject::Stored(backup) = &subject {
+        meter.start_bytes(backup.manifest.data.plain_bytes);
+    }
+    let sorter = Sorter::new(BOUND, spool.clone(), Handle::current());
+    let collector = Collector::new(sorter, filters);
+    let collector = read_keys(subject, keys, collector, meter, cancel).await?;
+    let sorted = blocking(move || collector.sorter.finish()).await?;
+    Ok(Collected(sorted))
+}
+
+/// Compares what was collected of two backups, and writes what differs into `to`.
+///
+/// # Errors
+/// The output can't be written.
+pub async fn compare<S: Sink + Send + 'static>(
+    [first, second]: [Collected; 2],
+    (to, form): (S, Form),
+    cancel: CancellationToken,
 ) -> Result<Counts, Failure> {
-    let mut total = 0;
-    for (subject, _) in &backups {
-        if let Subject::Stored(backup) = subject {
-            total += backup.manifest.data.plain_bytes;
-        }
-    }
-    meter.start_bytes(total);
-    let mut sorted = Vec::new();
-    for (subject, keys) in backups {
-        let sorter = Sorter::new(BOUND, spool.clone(), Handle::current());
-        let collector = Stoppable::new(Collector::new(sorter, filters.clone()), cancel.clone());
-        let (collector, _) = read_async(subject, keys, collector, meter.clone()).await?;
-        collector.check()?;
-        let sorter = collector.inner.sorter;
-        sorted.push(blocking(move || sorter.finish()).await?);
-    }
-    let mut sorted = sorted.into_iter();
-    let (Some(first), Some(second)) = (sorted.next(), sorted.next()) else {
-        return Ok(Counts::default());
-    };
     blocking(move || {
         let mut list = List::new(to, form);
-        compare(first, second, &cancel, |difference| list.add(difference))?;
+        walk(first.0, second.0, &cancel, |difference| {
+            list.add(difference)
+        })?;
         list.finish()
     })
     .await
+}
+
+/// What ends a JSON document that is not whole: the error in the place of the counts.
+pub fn broken_off(error: &Value) -> String {
+    format!("\n],\"error\":{}}}\n", error["error"])
 }
 
 async fn blocking<T: Send + 'static>(
@@ -139,11 +158,10 @@ impl Collector {
     }
 
     fn begin(&mut self, head: &KeyHead<'_>) -> Result<(), Error> {
-        let takes = self.filters.takes(head).map_err(target::Error::KeyName)?;
-        if !takes {
+        let key = self.filters.taken(head).map_err(target::Error::KeyName)?;
+        let Some(key) = key else {
             return Ok(());
-        }
-        let key = head.key.decode().map_err(target::Error::KeyName)?;
+        };
         let kind = head.value_type.logical();
         let record = Record {
             db: head.db.0,
@@ -214,7 +232,7 @@ fn name(record: &Record) -> (u32, &[u8]) {
     (record.db, &record.key)
 }
 
-fn compare(
+fn walk(
     mut first: Sorted,
     mut second: Sorted,
     cancel: &CancellationToken,
@@ -341,7 +359,11 @@ impl<S: Sink> List<S> {
         } = self.counts;
         match self.form {
             Form::Text => self.out.text(&format!(
-                "{added} added, {removed} removed, {changed} changed, {same} the same\n"
+                "{} added, {} removed, {} changed, {} the same\n",
+                HumanCount(added),
+                HumanCount(removed),
+                HumanCount(changed),
+                HumanCount(same),
             )),
             Form::Json => {
                 let end = if self.listed == 0 { "]" } else { "\n]" };

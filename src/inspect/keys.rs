@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::selector::Subject;
@@ -11,7 +12,7 @@ use crate::lossless;
 use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::{Event, Handler, KeyHead};
-use crate::reading::{Stoppable, read_async};
+use crate::reading::{Unread, read_keys};
 use crate::selection::Filters;
 use crate::target;
 use crate::target::file::Sink;
@@ -73,10 +74,10 @@ impl<S: Sink> KeyList<S> {
     }
 
     fn begin(&mut self, head: &KeyHead<'_>) -> Result<(), target::Error> {
-        if !self.filters.takes(head).map_err(target::Error::KeyName)? {
+        let key = self.filters.taken(head).map_err(target::Error::KeyName)?;
+        let Some(key) = key else {
             return Ok(());
-        }
-        let key = head.key.decode().map_err(target::Error::KeyName)?;
+        };
         let (db, kind) = (head.db, head.value_type.logical());
         self.before.clear();
         self.after.clear();
@@ -151,6 +152,11 @@ impl<S: Sink> Handler for KeyList<S> {
     }
 }
 
+/// What ends a JSON list that is not whole: an error in the place of the keys that are missing.
+pub fn broken_off(error: &Value) -> String {
+    format!(",\n{error}\n]\n")
+}
+
 /// A moment as RFC 3339 has it; as milliseconds where it has none.
 pub(super) fn rfc_3339(ms: i64) -> String {
     match Timestamp::from_millisecond(ms) {
@@ -159,7 +165,7 @@ pub(super) fn rfc_3339(ms: i64) -> String {
     }
 }
 
-/// Lists the keys of a backup that the filters take into `to`. Returns how many they are.
+/// Lists the keys of one copy of a backup that the filters take into `to`. Returns how many they are.
 ///
 /// # Errors
 /// It is damaged, or opaque; or the output can't be written.
@@ -169,12 +175,11 @@ pub async fn list<S: Sink + Send + 'static>(
     (to, form): (S, Form),
     meter: Meter,
     cancel: CancellationToken,
-) -> Result<u64, Failure> {
+) -> Result<u64, Unread> {
     if let Subject::Stored(backup) = &subject {
         meter.start_bytes(backup.manifest.data.plain_bytes);
     }
-    let list = Stoppable::new(KeyList::new(to, form, filters), cancel);
-    let (list, _) = read_async(subject, keys, list, meter).await?;
-    list.check()?;
-    Ok(list.inner.finish()?)
+    let list = KeyList::new(to, form, filters);
+    let list = read_keys(subject, keys, list, meter, cancel).await?;
+    Ok(list.finish().map_err(Failure::from)?)
 }

@@ -433,11 +433,11 @@ pub struct BroughtFile {
 impl BroughtFile {
     /// Opens a regular file. Pipes and the like are [`Problem::Other`]: they can be read only once.
     pub async fn open(path: &Path) -> Result<BroughtFile, Error> {
-        let store = LocalStore::new(private::parent_of(path));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // An error speaks of the file, as it was named.
+        let named = LocalStore::new(path);
         let opened = path.to_owned();
-        let (file, bytes) = store
-            .blocking(format!("open {name}"), move |_| {
+        let (file, bytes) = named
+            .blocking("open it".to_owned(), move |_| {
                 // Opening a pipe without a writer would wait for one.
                 if !fs::metadata(&opened)?.is_file() {
                     return Err(io::ErrorKind::IsADirectory.into());
@@ -451,11 +451,10 @@ impl BroughtFile {
                 Problem::Misplaced => Error::new(
                     Problem::Other,
                     error.store,
-                    format!(
-                        "read {name}: it is no regular file, and it has to be read more than once"
-                    ),
-                ),
-                _ => error,
+                    "read it: it is no regular file, and it has to be read more than once",
+                )
+                .hint("write what comes from there into a file, and name that"),
+                _ => error.by_path(),
             })?;
         Ok(BroughtFile {
             path: Arc::new(path.to_owned()),
@@ -481,8 +480,8 @@ impl BroughtFile {
     /// Reads it from its start.
     pub fn read(&self) -> Box<dyn Reader> {
         Box::new(LocalReader {
-            store: LocalStore::new(private::parent_of(&self.path)),
-            action: format!("read {}", self.path.display()),
+            store: LocalStore::new(self.path.as_path()),
+            action: "read it".to_owned(),
             pool: Pool::new(READ_BYTES),
             file: Arc::clone(&self.file),
             at: 0,

@@ -318,6 +318,17 @@ impl Error {
         self
     }
 
+    /// The same of what was named by its path and belongs to no configured storage.
+    #[must_use]
+    pub fn by_path(self) -> Error {
+        match self.problem {
+            Problem::Denied if self.hint.is_none() => self.hint(
+                "run it as a user who may read that, or give this user the right to: to the file and to the folders above it",
+            ),
+            _ => self,
+        }
+    }
+
     /// The same with what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {

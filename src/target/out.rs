@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::Error;
 use super::file::{Existing, PendingFile, Place, Sink};
@@ -17,33 +17,93 @@ pub struct Out(To);
 #[derive(Debug)]
 enum To {
     File(PendingFile),
-    Stdout {
-        /// Standard output without a buffer of its own: what comes are blocks.
-        stream: File,
-        written: u64,
-        reader: Reader,
-    },
+    Stdout { stream: Arc<Stream>, written: u64 },
 }
 
-/// What became of standard output, for whoever has given it away.
-#[derive(Clone, Debug, Default)]
-pub struct Reader(Arc<Fate>);
-
-#[derive(Debug, Default)]
-struct Fate {
-    gone: AtomicBool,
+/// Standard output, without a buffer of its own: what comes are blocks.
+#[derive(Debug)]
+struct Stream {
+    file: File,
+    /// Something was written, or is about to be.
     begun: AtomicBool,
+    /// Nothing more may come.
+    closed: AtomicBool,
+    /// Something could not be written.
+    failed: AtomicBool,
+    /// Its reader wants no more.
+    gone: AtomicBool,
 }
 
-impl Reader {
-    /// Whether its reader wants no more: `head` has seen enough.
-    pub fn is_gone(&self) -> bool {
-        self.0.gone.load(Ordering::Relaxed)
+impl Stream {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // In this order: whoever closes it looks afterwards whether it was begun, so one of the two sees the other.
+        self.begun.store(true, SeqCst);
+        if self.closed.load(SeqCst) {
+            return Err(io::Error::other("it was closed"));
+        }
+        let written = (&self.file).write(bytes);
+        match &written {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                self.failed.store(true, SeqCst);
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    self.gone.store(true, SeqCst);
+                }
+            }
+            Ok(_) => {}
+        }
+        written
+    }
+}
+
+/// Standard output, and how to know what became of it when it was given away.
+#[derive(Debug)]
+pub struct Stdout(Arc<Stream>);
+
+impl Stdout {
+    /// That of this process.
+    ///
+    /// # Errors
+    /// It is closed.
+    pub fn new() -> Result<Stdout, Error> {
+        let stream = io::stdout().as_fd().try_clone_to_owned();
+        let stream = stream.map_err(|source| Error::Stdout { source })?;
+        Ok(Stdout(Arc::new(Stream {
+            file: stream.into(),
+            begun: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        })))
     }
 
-    /// Whether anything was written.
+    /// It as a place to write to.
+    pub fn out(&self) -> Out {
+        Out(To::Stdout {
+            stream: Arc::clone(&self.0),
+            written: 0,
+        })
+    }
+
+    /// Whether its reader wants no more: `head` has seen enough.
+    pub fn is_gone(&self) -> bool {
+        self.0.gone.load(SeqCst)
+    }
+
+    /// Whether something could not be written: what is there may break off anywhere.
+    pub fn has_failed(&self) -> bool {
+        self.0.failed.load(SeqCst)
+    }
+
+    /// Whether anything was written, or may have been.
     pub fn has_output(&self) -> bool {
-        self.0.begun.load(Ordering::Relaxed)
+        self.0.begun.load(SeqCst)
+    }
+
+    /// Lets nothing more come but what is being written. Whether anything was, or may have been.
+    pub fn close(&self) -> bool {
+        self.0.closed.store(true, SeqCst);
+        self.has_output()
     }
 }
 
@@ -55,52 +115,24 @@ impl Out {
     pub fn file(path: &Path, existing: Existing) -> Result<Out, Error> {
         Ok(Out(To::File(PendingFile::create(path, existing)?)))
     }
-
-    /// Standard output, and how to know afterwards whether its reader went away.
-    ///
-    /// # Errors
-    /// It is closed.
-    pub fn stdout() -> Result<(Out, Reader), Error> {
-        let stream = io::stdout().as_fd().try_clone_to_owned();
-        let stream = stream.map_err(|source| Error::Stdout { source })?;
-        let reader = Reader::default();
-        let to = To::Stdout {
-            stream: stream.into(),
-            written: 0,
-            reader: reader.clone(),
-        };
-        Ok((Out(to), reader))
-    }
 }
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             To::File(file) => file.write(bytes),
-            To::Stdout {
-                stream,
-                written,
-                reader,
-            } => match stream.write(bytes) {
-                Ok(count) => {
-                    *written += count as u64;
-                    reader.0.begun.store(true, Ordering::Relaxed);
-                    Ok(count)
-                }
-                Err(error) => {
-                    if error.kind() == io::ErrorKind::BrokenPipe {
-                        reader.0.gone.store(true, Ordering::Relaxed);
-                    }
-                    Err(error)
-                }
-            },
+            To::Stdout { stream, written } => {
+                let count = stream.write(bytes)?;
+                *written += count as u64;
+                Ok(count)
+            }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.0 {
             To::File(file) => file.flush(),
-            To::Stdout { stream, .. } => stream.flush(),
+            To::Stdout { .. } => Ok(()),
         }
     }
 }

@@ -73,7 +73,7 @@ fn shown(key: &Key) -> Json {
             Owned::String(bytes) => return text(bytes),
             Owned::Item(bytes) => items.push(text(bytes)),
             Owned::Scored(member, score) => {
-                object.insert(latin(member), number(*score));
+                object.insert(latin(member), number(score.0));
             }
             Owned::Field(field, value, _) => {
                 object.insert(latin(field), text(value));

@@ -551,3 +551,48 @@ fn a_restores_destination_is_judged_before_any_backup_is_looked_for() {
     let left = files_below(program.folder());
     assert!(!left.iter().any(|file| file.ends_with("new.rdb")));
 }
+
+#[test]
+fn looking_inside_takes_the_nearest_copy_that_is_whole() {
+    let server = Server::start(usual());
+    server.client().run_all(sessions(20_000));
+    let program = program(&server, "[\"second\", \"disk\"]", "compression = \"none\"");
+    let id = id_of(&program.json(["backup", "now"]).expect(0).json()[0]);
+    let path = object(&program, "second", &id, "dump.rdb");
+    let whole = fs::read(&path).unwrap();
+    // All keys are read before it.
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let lines = [
+        "backup show web",
+        "backup diff web web",
+        "backup keys web --match *f00*",
+        "backup export web --format jsonl --match *f00*",
+        "backup export web --format jsonl -o lines",
+        "backup export web --format resp -o commands",
+        "backup export web --format rdb --db 0 -o some",
+        "backup export web --format rdb -o all",
+    ];
+    for line in lines {
+        let ran = program.run(line.split(' ')).expect(0);
+        let told = &ran.stderr;
+        assert!(told.contains("another copy is taken"), "{line}: {told}");
+        assert!(told.contains("storage second"), "{line}: {told}");
+        // That one alone is meant.
+        let alone = line.split(' ').chain(["--storage", "second"]);
+        let alone = alone.map(|word| if word == "-o" { "--yes -o" } else { word });
+        let alone: Vec<&str> = alone.flat_map(|word| word.split(' ')).collect();
+        let told = program.run(alone).expect(3).stderr;
+        assert!(!told.contains("another copy"), "{line}: {told}");
+    }
+    assert_eq!(fs::read(program.folder().join("all")).unwrap(), whole);
+    // What went out can't be taken back, but it is told where to get all of it.
+    for line in ["backup keys web", "backup export web --format jsonl"] {
+        let told = program.run(line.split(' ')).expect(3).stderr;
+        assert!(told.contains("is not all"), "{line}: {told}");
+        assert!(told.contains("add `--storage disk`"), "{line}: {told}");
+        let there = line.split(' ').chain(["--storage", "disk"]);
+        assert_eq!(program.run(there).expect(0).stderr, "", "{line}");
+    }
+}

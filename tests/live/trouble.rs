@@ -434,7 +434,41 @@ fn a_pipe_is_not_taken_for_a_file_that_can_be_read_twice() {
     let arguments = ["restore", "./pipe.rdb", "--to", &to, "--flush", "--yes"];
     let ran = program.run(arguments).expect(1);
     assert!(ran.stderr.contains("no regular file"), "{}", ran.stderr);
+    for path in ["./pipe.rdb", "/dev/null"] {
+        let ran = program.run(["backup", "show", path]).expect(1);
+        let told = format!("error: {path}: cannot read it: it is no regular file");
+        assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("hint: write what comes"),
+            "{}",
+            ran.stderr
+        );
+    }
     assert_eq!(target.client().run(cmd!["GET", "mine"]).text(), "1");
+}
+
+#[test]
+fn what_is_meant_as_a_file_and_is_no_path_is_told_how_to_be_one() {
+    let target = Server::start(usual());
+    let program = Program::new(&database(&target.url(), ""));
+    for name in ["weird.RDB", "dump", "20261122T214353Z-7f3a9c"] {
+        fs::write(program.folder().join(name), b"").unwrap();
+        let ran = program.run(["backup", "show", name]);
+        assert!(matches!(ran.code, Some(2 | 4)), "{ran:?}");
+        let told = format!("there is a file of this name: write ./{name}");
+        assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    }
+    let ran = program.run(["backup", "show", "nothing.RDB"]).expect(2);
+    assert!(!ran.stderr.contains("of this name"), "{}", ran.stderr);
+    // A folder that holds no backup.
+    let ran = program.run(["backup", "show", "."]).expect(2);
+    assert!(
+        ran.stderr.contains("a folder of this name: write ./."),
+        "{}",
+        ran.stderr
+    );
+    let ran = program.run(["backup", "show", "./"]).expect(4);
+    assert!(ran.stderr.contains("manifest.json"), "{}", ran.stderr);
 }
 
 #[test]

@@ -11,12 +11,22 @@ use rdbkeeper::rdb::{LogicalType, ModuleId, ValueType};
 /// Fields and values of an entry.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// A score. One NaN is as good as another, and a zero as the other, for servers lose its sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Score(pub f64);
+
+impl PartialEq for Score {
+    fn eq(&self, other: &Score) -> bool {
+        self.0 == other.0 || self.0.is_nan() && other.0.is_nan()
+    }
+}
+
 /// An [`Element`]; a module's bytes are in one piece.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Owned {
     String(Vec<u8>),
     Item(Vec<u8>),
-    Scored(Vec<u8>, f64),
+    Scored(Vec<u8>, Score),
     Field(Vec<u8>, Vec<u8>, Option<i64>),
     Entry(StreamId, Pairs),
     Stream(StreamFacts),
@@ -33,7 +43,7 @@ fn add(elements: &mut Vec<Owned>, element: Element<'_>) {
     let element = match element {
         Element::String(bytes) => Owned::String(bytes.to_vec()),
         Element::Item(bytes) => Owned::Item(bytes.to_vec()),
-        Element::Scored { member, score } => Owned::Scored(member.to_vec(), score),
+        Element::Scored { member, score } => Owned::Scored(member.to_vec(), Score(score)),
         Element::Field {
             field,
             value,
@@ -74,7 +84,7 @@ impl Owned {
             Owned::Item(bytes) => lend(Element::Item(bytes)),
             Owned::Scored(member, score) => lend(Element::Scored {
                 member,
-                score: *score,
+                score: score.0,
             }),
             Owned::Field(field, value, expire_at_ms) => lend(Element::Field {
                 field,

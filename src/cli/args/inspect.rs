@@ -6,12 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::{Filters, IdentityArg, SELECTOR_HELP, StorageArg, selector_short};
 
-/// `backup keys`.
+/// Which keys are looked at, and how to get at them.
 #[derive(Clone, Debug, Args)]
-pub struct KeysArgs {
-    #[allow(missing_docs)] // its help is longer than a doc comment
-    #[arg(value_name = "SELECTOR", long_help = SELECTOR_HELP, help = selector_short())]
-    pub selector: String,
+pub struct Which {
     /// The storage.
     #[command(flatten)]
     pub storage: StorageArg,
@@ -21,6 +18,17 @@ pub struct KeysArgs {
     /// Which keys.
     #[command(flatten)]
     pub filters: Filters,
+}
+
+/// `backup keys`.
+#[derive(Clone, Debug, Args)]
+pub struct KeysArgs {
+    #[allow(missing_docs)] // its help is longer than a doc comment
+    #[arg(value_name = "SELECTOR", long_help = SELECTOR_HELP, help = selector_short())]
+    pub selector: String,
+    /// Which keys, and how to get at them.
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// `backup export`.
@@ -38,15 +46,9 @@ pub struct ExportArgs {
     /// Replace the file when it is there
     #[arg(long, requires = "output")]
     pub yes: bool,
-    /// The storage.
+    /// Which keys, and how to get at them.
     #[command(flatten)]
-    pub storage: StorageArg,
-    /// The key.
-    #[command(flatten)]
-    pub identity: IdentityArg,
-    /// Which keys.
-    #[command(flatten)]
-    pub filters: Filters,
+    pub which: Which,
 }
 
 /// What an export writes.
@@ -69,13 +71,7 @@ pub struct DiffArgs {
     /// The backup that is compared with it
     #[arg(value_name = "NEW")]
     pub new: String,
-    /// The storage.
+    /// Which keys, and how to get at them.
     #[command(flatten)]
-    pub storage: StorageArg,
-    /// The key.
-    #[command(flatten)]
-    pub identity: IdentityArg,
-    /// Which keys.
-    #[command(flatten)]
-    pub filters: Filters,
+    pub which: Which,
 }

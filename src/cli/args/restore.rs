@@ -139,7 +139,7 @@ pub struct Destination {
 #[command(next_help_heading = "Filters (each may be repeated)")]
 pub struct Filters {
     /// Keys of this database
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_db, allow_negative_numbers = true)]
     pub db: Vec<u32>,
     /// Keys that match, by the rules of Redis: * ? [a-z] [^a] \x
     #[arg(long, value_name = "GLOB", value_parser = OsStringValueParser::new().map(OsString::into_vec))]
@@ -205,6 +205,14 @@ const CHANGES: &str = "Changes on the way";
 
 /// The heading of how careful a restore is.
 const SAFETY: &str = "Care";
+
+fn parse_db(text: &str) -> Result<u32, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_| {
+        "it takes the number of one database, 0 or more; for several repeat the flag: --db 3 --db 5"
+            .to_owned()
+    })
+}
 
 fn parse_map(text: &str) -> Result<(u32, u32), String> {
     let parsed = text

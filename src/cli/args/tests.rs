@@ -119,6 +119,16 @@ fn a_wrong_line_is_a_usage_failure_and_knows_json() {
 }
 
 #[test]
+fn what_is_no_database_is_told_how_several_are_named() {
+    for db in ["-1", "3,5", "x", "4294967296"] {
+        let (failure, _) = wrong(&format!("rdbkeeper backup keys a --db {db}"));
+        assert!(failure.message.contains(db), "{failure:?}");
+        assert!(failure.message.contains("repeat the flag"), "{failure:?}");
+        assert!(!format!("{failure:?}").contains("'-- "), "{failure:?}");
+    }
+}
+
+#[test]
 fn help_is_no_failure() {
     for line in [
         "rdbkeeper --help",

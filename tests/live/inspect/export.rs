@@ -355,3 +355,46 @@ fn without_times_of_consumers(value: &mut Value) {
         Value::Text(_) | Value::Nil => {}
     }
 }
+
+#[test]
+fn a_value_that_cannot_be_decoded_is_named_and_can_be_left_out_when_the_file_is_as_it_was_written()
+{
+    let program = program();
+    let version = FileVersion {
+        family: Family::Redis,
+        number: 10,
+    };
+    let mut writer = Writer::new(Vec::new(), version).unwrap();
+    writer.key(&NewKey::new(b"good", 0), b"\x01v").unwrap();
+    // A set of integers that is none.
+    writer
+        .key(&NewKey::new(b"rotten:0123456789abcdef", 11), b"\x03abc")
+        .unwrap();
+    let (mut bytes, _) = writer.finish().unwrap();
+    fs::write(program.folder().join("rotten.rdb"), &bytes).unwrap();
+    // The checksum does not fit either: the file was changed.
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(program.folder().join("changed.rdb"), &bytes).unwrap();
+    fn line<'a>(format: &'a str, file: &'a str) -> Vec<&'a str> {
+        match format {
+            "diff" => vec!["backup", "diff", file, file],
+            format => vec!["backup", "export", file, "--format", format, "-o", "out"],
+        }
+    }
+    for format in ["jsonl", "resp", "diff"] {
+        let rotten = program.run(line(format, "./rotten.rdb")).expect(3).stderr;
+        assert!(rotten.contains("\"rotten:0123456789abcdef\""), "{rotten}");
+        assert!(rotten.contains("--exclude"), "{rotten}");
+        let changed = program.run(line(format, "./changed.rdb")).expect(3).stderr;
+        assert!(changed.contains("./changed.rdb is damaged"), "{changed}");
+        assert!(changed.contains("\"rotten:0123456789abcdef\""), "{changed}");
+        assert!(!changed.contains("--exclude"), "{changed}");
+        let without = [
+            &line(format, "./rotten.rdb")[..],
+            &["--exclude", "rotten:*"],
+        ]
+        .concat();
+        program.run(without).expect(0);
+        let _ = fs::remove_file(program.folder().join("out"));
+    }
+}

@@ -54,6 +54,41 @@ fn what_is_backed_up_into_a_bucket_is_listed_proven_restored_and_pruned() {
 }
 
 #[test]
+fn what_the_keys_in_a_bucket_add_up_to_is_shown_when_it_is_asked_for() {
+    let Some(weed) = weed::shared() else { return };
+    let offsite = Offsite::new(weed, small);
+    let id = offsite.backs_up();
+    let gets = || offsite.proxy.count("GET", "dump.rdb");
+    let shown = offsite.program.json(["backup", "show", &id]).expect(0);
+    assert!(shown.json().get("content").is_none());
+    assert_eq!(gets(), 0);
+    let line = ["backup", "show", &id, "--content"];
+    let content = offsite.program.json(line).expect(0).json()["content"].take();
+    assert_eq!(content["types"][0]["type"], "string");
+    assert_eq!(content["types"][0]["keys"], 300);
+    assert_eq!(content["prefixes"][0]["prefix"], "websauna_session*");
+    assert_eq!(gets(), 1);
+    let text = offsite.program.run(line).expect(0).stdout;
+    assert!(text.contains("LARGEST") && text.contains(&id), "{text}");
+
+    // What breaks on its way is a failure that shows the facts all the same.
+    offsite
+        .proxy
+        .rule(Rule::new("GET", "dump.rdb", Fault::Flip(1000)));
+    let broken = offsite.program.json(line).expect(3);
+    assert_eq!(broken.json()["content"]["error"]["kind"], "damaged");
+    assert_eq!(broken.json()["id"], id);
+    offsite.proxy.heal();
+    offsite.proxy.rule(Rule::new(
+        "GET",
+        "dump.rdb",
+        Fault::Answer(403, "AccessDenied"),
+    ));
+    let refused = offsite.program.json(line).expect(1);
+    assert_eq!(refused.json()["content"]["error"]["kind"], "storage");
+}
+
+#[test]
 fn a_large_backup_goes_in_parts_and_comes_back_the_same() {
     let Some(weed) = weed::shared() else { return };
     let offsite = Offsite::new(weed, large);

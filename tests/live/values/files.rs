@@ -121,7 +121,7 @@ fn canonical(logical: LogicalType, elements: &[Owned]) -> Value {
         .map(|element| match element {
             Owned::String(bytes) | Owned::Item(bytes) => text(bytes),
             Owned::Scored(member, score) => {
-                Value::List(vec![text(member), text(format!("{score:?}"))])
+                Value::List(vec![text(member), text(format!("{:?}", score.0))])
             }
             Owned::Field(field, value, expiry) => {
                 let mut parts = vec![text(field), text(value)];

@@ -6,7 +6,7 @@ use rdbkeeper::rdb::LogicalType;
 use rdbkeeper::rdb::value::{Pending, StreamFacts, StreamHistory, StreamId};
 
 use crate::support::data::Random;
-use crate::support::elements::Owned;
+use crate::support::elements::{Owned, Score};
 
 /// Values for each server. A failure names its seed.
 pub const CASES: u64 = 200;
@@ -81,7 +81,7 @@ fn value(random: &mut Random, logical: LogicalType, may_expire: bool) -> Vec<Own
                 (0..size).map(|_| (bytes(random), score(random))).collect();
             let members = members.into_iter();
             members
-                .map(|(member, score)| Owned::Scored(member, score))
+                .map(|(member, score)| Owned::Scored(member, Score(score)))
                 .collect()
         }
         LogicalType::Hash => {
