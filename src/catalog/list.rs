@@ -175,7 +175,13 @@ async fn list_one(
 pub async fn read_place(place: Place) -> Result<Backup, Error> {
     let (prefix, store) = (place.prefix(), place.store().describe());
     let listing = place.store().list(&prefix);
-    let objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
+    let mut objects = within(STALL, &store, format!("list {prefix:?}"), listing).await?;
+    let all = objects.len();
+    objects.retain(|object| {
+        let inside = &object.key.as_str()[prefix.len()..];
+        !inside.trim_start_matches('/').contains('/')
+    });
+    let inside = all > objects.len();
     let sizes = sizes(&objects);
     if !sizes.contains_key(MANIFEST) {
         if let Some(data) = sizes.keys().find(|name| name.starts_with("dump.rdb")) {
@@ -184,7 +190,11 @@ pub async fn read_place(place: Place) -> Result<Backup, Error> {
         }
         return Err(Error::NotFound {
             what: format!("in {}: it has no {MANIFEST}", place.describe()),
-            hint: "name the folder that holds manifest.json, or an RDB file".to_owned(),
+            hint: match inside {
+                true => "name the folder within it that holds manifest.json, or an RDB file",
+                false => "name the folder that holds manifest.json, or an RDB file",
+            }
+            .to_owned(),
         });
     }
     read(&place, &sizes, None).await

@@ -469,6 +469,11 @@ fn what_is_meant_as_a_file_and_is_no_path_is_told_how_to_be_one() {
     );
     let ran = program.run(["backup", "show", "./"]).expect(4);
     assert!(ran.stderr.contains("manifest.json"), "{}", ran.stderr);
+    program.run(["backup", "now"]).expect(0);
+    let archive = program.archive();
+    let ran = program.run(["backup", "show", archive.to_str().unwrap()]);
+    let hint = "hint: name the folder within it that holds manifest.json";
+    assert!(ran.expect(4).stderr.contains(hint));
 }
 
 #[test]

@@ -104,19 +104,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Words of a small vocabulary: what short matches are good for.
-    fn text(len: usize) -> Vec<u8> {
-        let mut state = 1u64;
-        let mut text = Vec::new();
-        while text.len() < len {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let word = state >> 54;
-            text.extend_from_slice(format!("{word:x} ").as_bytes());
-        }
-        text
-    }
+    /// Text: what short matches are good for.
+    const TEXT: &[u8] = include_bytes!("../inbound.rs");
 
     /// Records of random bytes that come again: long matches alone.
     fn records(len: usize) -> Vec<u8> {
@@ -135,6 +124,7 @@ mod tests {
             bytes.extend_from_slice(&kinds[(next() % 64) as usize]);
             bytes.extend_from_slice(&next().to_le_bytes());
         }
+        bytes.truncate(len);
         bytes
     }
 
@@ -144,7 +134,7 @@ mod tests {
         let mut zstd = Zstd::new(3).unwrap();
         let mut exact = Compressor::new(3).unwrap();
         exact.include_checksum(true).unwrap();
-        for (data, pays) in [(records(BLOCK_BYTES), true), (text(BLOCK_BYTES), false)] {
+        for (data, pays) in [(records(BLOCK_BYTES), true), (TEXT.to_vec(), false)] {
             let limit = exact.compress(&data).unwrap().len();
             let limit = limit + limit / TOLERANCE;
             for _ in 0..TRIAL_EVERY {
