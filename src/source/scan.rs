@@ -324,11 +324,11 @@ impl Opened {
 }
 
 impl ScanSettings {
-    /// COUNT: two batches, but at most a twentieth of a second's keys where a rate is set.
+    /// COUNT: two batches; where a rate is set the server waits anyway, and it is one, and at most a twentieth of a second's keys.
     fn scan_count(&self) -> usize {
-        let batch = BATCHES * self.batch.max(1);
+        let batch = self.batch.max(1);
         match self.max_keys_per_second {
-            0 => batch,
+            0 => BATCHES * batch,
             rate => batch.min((rate / 20).max(1) as usize),
         }
     }
