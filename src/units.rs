@@ -349,6 +349,7 @@ mod tests {
         assert_eq!(HumanCount(1_000).to_string(), "1,000");
         assert_eq!(HumanCount(1_234_567).to_string(), "1,234,567");
     }
+
     #[test]
     fn what_is_counted_is_named_by_its_number() {
         let keys = |count| HumanCount(count).of("key", "keys");

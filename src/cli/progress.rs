@@ -43,9 +43,7 @@ impl Show {
             (false, false) => Show::Log,
         }
     }
-}
 
-impl Show {
     /// How it is shown while results go to standard output, which may be a terminal, too.
     pub(super) fn beside(self, output_on_terminal: bool) -> Show {
         match self {
