@@ -109,10 +109,7 @@ fn of_target(error: impl Into<Failure>) -> Trouble {
 }
 
 fn stopped() -> Trouble {
-    of_target(Failure::new(
-        Kind::Interrupted,
-        "stopped before it was done",
-    ))
+    of_target(Failure::interrupted())
 }
 
 /// Does what can be dropped anywhere, until the signal to stop.

@@ -120,6 +120,11 @@ impl Failure {
         }
     }
 
+    /// That of work which was told to stop.
+    pub fn interrupted() -> Failure {
+        Failure::new(Kind::Interrupted, "stopped before it was done")
+    }
+
     /// Adds a cause below those that are there.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Failure {

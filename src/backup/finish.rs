@@ -112,7 +112,7 @@ async fn settle(relay: Relay, manifest: &Manifest, limit: &Limit) -> Result<(), 
     };
     tokio::select! {
         committed = committing => committed.map_err(stopped),
-        () = too_late => Err(stopped(Failure::new(Kind::Interrupted, "stopped before it was done"))),
+        () = too_late => Err(stopped(Failure::interrupted())),
     }
 }
 

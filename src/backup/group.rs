@@ -367,8 +367,7 @@ impl Drop for Limit {
 
 /// The failure of a run that was stopped from outside.
 fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped before it was done")
-        .hint("nothing of it is kept; run it again")
+    Failure::interrupted().hint("nothing of it is kept; run it again")
 }
 
 struct Begun {

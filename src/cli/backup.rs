@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{DeleteArgs, ListArgs, NowArgs, StorageArg, VerifyArgs};
-use super::context::{App, interrupted};
+use super::context::App;
 use super::lacks::{lacks, tell_lacks, with_lacks};
 use super::output::{HumanTime, Paint, error_json};
 use super::progress::Unit;
@@ -88,7 +88,7 @@ fn told(app: &App, asked: usize, mut outcomes: Vec<Outcome>) -> Result<u8, Failu
     }
     app.result(&documents, text)?;
     if app.cancel.is_cancelled() {
-        return Err(interrupted());
+        return Err(Failure::interrupted());
     }
     Ok(code)
 }
@@ -558,7 +558,7 @@ pub(super) async fn delete(app: &App, args: DeleteArgs) -> Result<u8, Failure> {
     }
     for place in &places {
         if app.cancel.is_cancelled() {
-            return Err(interrupted());
+            return Err(Failure::interrupted());
         }
         let deleting = async { Ok(commit::delete(place).await?) };
         app.stoppable_in_grace(deleting).await?;

@@ -28,11 +28,6 @@ pub struct App {
     pub(super) show: Show,
 }
 
-/// The failure of a command that a signal stopped.
-pub fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped before it was done")
-}
-
 impl App {
     /// Runs work that can be dropped anywhere, until a signal comes.
     pub(super) async fn stoppable<T>(
@@ -41,7 +36,7 @@ impl App {
     ) -> Result<T, Failure> {
         tokio::select! {
             result = work => result,
-            () = self.cancel.cancelled() => Err(interrupted()),
+            () = self.cancel.cancelled() => Err(Failure::interrupted()),
         }
     }
 
@@ -56,7 +51,7 @@ impl App {
         };
         tokio::select! {
             result = work => result,
-            () = too_late => Err(interrupted()),
+            () = too_late => Err(Failure::interrupted()),
         }
     }
 

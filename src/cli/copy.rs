@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::args::CopyArgs;
 use super::backup::{failed_json, find_copies, listing, storage_name, tell_silent};
-use super::context::{App, interrupted};
+use super::context::App;
 use super::lacks;
 use super::output::Paint;
 use super::progress::Unit;
@@ -82,7 +82,7 @@ pub(super) async fn copy(app: &App, args: CopyArgs) -> Result<u8, Failure> {
     }
     app.result(&documents, text)?;
     match stopped {
-        true => Err(interrupted()),
+        true => Err(Failure::interrupted()),
         false => Ok(code),
     }
 }

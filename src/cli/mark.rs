@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::MarkArgs;
 use super::backup::{configured, listing, stores, tell_unasked};
-use super::context::{App, interrupted};
+use super::context::App;
 use crate::catalog::Selector;
 use crate::catalog::list::Place;
 use crate::catalog::markers::{self, Change, Marker};
@@ -102,7 +102,7 @@ async fn each(
     let mut missing = None;
     for place in places {
         if app.cancel.is_cancelled() {
-            return Err(interrupted());
+            return Err(Failure::interrupted());
         }
         let marking = async { Ok(mark(&place).await?) };
         match app.stoppable_in_grace(marking).await {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::PruneArgs;
 use super::backup::{failed_json, storage_name};
-use super::context::{App, interrupted};
+use super::context::App;
 use super::output::{HumanTime, Paint, error_json};
 use super::table::{Align, Table};
 use crate::failure::{Failure, Kind};
@@ -100,7 +100,7 @@ fn told(app: &App, all: &[(String, Pruned)], mode: Mode) -> Result<u8, Failure> 
         };
     }
     match app.cancel.is_cancelled() {
-        true => Err(interrupted()),
+        true => Err(Failure::interrupted()),
         false => Ok(code),
     }
 }

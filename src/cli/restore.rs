@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::args::{self, RestoreArgs};
 use super::backup::{find_copies, keys_of};
-use super::context::{App, interrupted};
+use super::context::App;
 use super::output::{Paint, error_json, printable};
 use super::progress::Unit;
 use crate::catalog::selector::Subject;
@@ -181,7 +181,7 @@ async fn fetched(app: &App, subject: Subject) -> Result<Subject, Stop> {
     let work = async {
         tokio::select! {
             fetched = restore::fetch(backup, &spool, &meter) => fetched,
-            () = app.cancel.cancelled() => Err(NotFetched::Copy(interrupted())),
+            () = app.cancel.cancelled() => Err(NotFetched::Copy(Failure::interrupted())),
         }
     };
     let fetched = app
@@ -466,7 +466,7 @@ async fn log_in(mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
         Ok(Ok(password)) => endpoint.password = Some(Secret::new(password)),
         // The signal ended the waiting.
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {
-            return Err(interrupted());
+            return Err(Failure::interrupted());
         }
         _ => return Err(failure),
     }

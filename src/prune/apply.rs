@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::survey::{Plan, Survey, survey};
-use super::{Job, Mode, Report, State, interrupted};
+use super::{Job, Mode, Report, State};
 use crate::catalog::commit::{self, Pruned};
 use crate::catalog::debris::{self, Debris};
 use crate::catalog::lease::Lease;
@@ -129,7 +129,7 @@ async fn ripe(
 
 fn go_on(job: &Job) -> Result<(), Failure> {
     if job.cancel.is_cancelled() {
-        return Err(interrupted());
+        return Err(Failure::interrupted());
     }
     match job.gate.closed() {
         Some(why) => Err(Failure::new(

@@ -123,7 +123,7 @@ pub async fn prune(job: &Job, mode: Mode, now: Timestamp) -> Vec<Pruned> {
     let surveys = join_all(job.storages.iter().map(|storage| async {
         tokio::select! {
             survey = survey::survey(storage, job) => survey,
-            () = job.cancel.cancelled() => Err(interrupted()),
+            () = job.cancel.cancelled() => Err(Failure::interrupted()),
         }
     }))
     .await;
@@ -134,7 +134,7 @@ pub async fn prune(job: &Job, mode: Mode, now: Timestamp) -> Vec<Pruned> {
             Err(failure) => Err(failure),
             Ok(survey) => tokio::select! {
                 result = apply::storage(job, storage, survey, guard.as_ref(), mode, now, &mut report) => result,
-                () = out_of_grace(&job.cancel) => Err(interrupted()),
+                () = out_of_grace(&job.cancel) => Err(Failure::interrupted()),
             },
         };
         let context = || format!("cannot prune {} in storage {}", job.name, storage.name);
@@ -195,10 +195,6 @@ fn guard<'s>(surveys: impl Iterator<Item = &'s Survey>, now: Timestamp) -> Optio
 async fn out_of_grace(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(GRACE).await;
-}
-
-fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped before it was done")
 }
 
 #[cfg(test)]

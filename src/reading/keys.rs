@@ -106,10 +106,7 @@ where
 fn may_go_on(cancel: &CancellationToken) -> Result<(), Failure> {
     match cancel.is_cancelled() {
         false => Ok(()),
-        true => Err(Failure::new(
-            Kind::Interrupted,
-            "stopped before it was done",
-        )),
+        true => Err(Failure::interrupted()),
     }
 }
 

@@ -47,7 +47,7 @@ impl Keeper<'_> {
             let verified = tokio::select! {
                 verified = work => verified,
                 () = self.cancel.cancelled() => {
-                    return Err(about(Failure::new(Kind::Interrupted, "stopped before it was done")));
+                    return Err(about(Failure::interrupted()));
                 }
             };
             match verified {

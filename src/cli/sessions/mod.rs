@@ -6,7 +6,7 @@ mod tally_text;
 use serde_json::{Value, json};
 
 use super::args::{ExpireArgs, ReportArgs};
-use super::context::{App, interrupted};
+use super::context::App;
 use super::output::error_json;
 use super::progress::Unit;
 use crate::config::{DatabaseConfig, Name};
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
     fn end(self) -> Result<u8, Failure> {
         self.app.result(&self.documents, self.texts.join("\n"))?;
         if self.app.cancel.is_cancelled() {
-            return Err(interrupted());
+            return Err(Failure::interrupted());
         }
         Ok(self.code)
     }
