@@ -10,6 +10,7 @@ mod unfinished;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rustix::buffer::spare_capacity;
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 
 use super::{Error, ObjectKey, ObjectMeta, Problem, Reader, Store, Unfinished, Upload, private};
 use crate::pool::Pool;
@@ -28,8 +30,9 @@ use crate::pool::Pool;
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// How much of an upload may not be on the disk yet: syncing all of it at the end would look like standing still.
-const UNSYNCED_BYTES: usize = 256 << 20;
+/// How much of an upload is written before it is synced, beside the writing of the next: so the disk works from the beginning,
+/// and what is left for the end is little.
+const SYNC_BYTES: u64 = 32 << 20;
 
 /// A store in a folder of a local file system.
 #[derive(Clone, Debug)]
@@ -140,7 +143,9 @@ impl Store for LocalStore {
                 store: self.clone(),
                 key: key.clone(),
                 file: Some(file),
+                written: 0,
                 unsynced: 0,
+                syncing: None,
             });
             Ok(upload)
         })
@@ -318,7 +323,43 @@ struct LocalUpload {
     store: LocalStore,
     key: ObjectKey,
     file: Option<private::TemporaryFile>,
-    unsynced: usize,
+    written: u64,
+    /// Of that since the last sync began.
+    unsynced: u64,
+    syncing: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl LocalUpload {
+    /// Waits until what is being synced is on the disk.
+    async fn synced(&mut self) -> Result<(), Error> {
+        match self.syncing.take() {
+            None => Ok(()),
+            Some(task) => task.await.unwrap_or_else(|stopped| {
+                let action = format!("write {}", self.key);
+                Err(self.store.error(action, io::Error::other(stopped)))
+            }),
+        }
+    }
+
+    /// Begins to sync what was written. One sync at a time: that bounds what is not on the disk yet.
+    async fn sync(&mut self, file: &mut private::TemporaryFile) -> Result<(), Error> {
+        self.synced().await?;
+        let (store, action) = (self.store.clone(), format!("write {}", self.key));
+        let copy = file.file().try_clone();
+        let range = self.written - self.unsynced..self.written;
+        self.unsynced = 0;
+        self.syncing = Some(tokio::spawn(async move {
+            store
+                .blocking(action, move |_| {
+                    let copy = copy?;
+                    copy.sync_data()?;
+                    forget(&copy, range);
+                    Ok(())
+                })
+                .await
+        }));
+        Ok(())
+    }
 }
 
 impl Upload for LocalUpload {
@@ -332,22 +373,19 @@ impl Upload for LocalUpload {
                     format!("go on with {}", self.key),
                 ));
             };
-            self.unsynced += data.len();
-            let sync = self.unsynced >= UNSYNCED_BYTES;
-            if sync {
-                self.unsynced = 0;
-            }
+            self.written += data.len() as u64;
+            self.unsynced += data.len() as u64;
             let action = format!("write {}", self.key);
-            let file = self
+            let mut file = self
                 .store
                 .blocking(action, move |_| {
                     file.file().write_all(&data)?;
-                    if sync {
-                        file.file().sync_data()?;
-                    }
                     Ok(file)
                 })
                 .await?;
+            if self.unsynced >= SYNC_BYTES {
+                self.sync(&mut file).await?;
+            }
             self.file = Some(file);
             Ok(())
         })
@@ -362,6 +400,7 @@ impl Upload for LocalUpload {
                     format!("finish {}", self.key),
                 ));
             };
+            self.synced().await?;
             let action = format!("finish {}", self.key);
             self.store.blocking(action, move |_| file.appear()).await
         })
@@ -382,6 +421,13 @@ impl Upload for LocalUpload {
                 .await;
         })
     }
+}
+
+/// Takes what is on the disk out of the page cache: nobody reads it soon, and others' pages stay in.
+fn forget(file: &File, range: Range<u64>) {
+    let len = NonZeroU64::new(range.end - range.start);
+    // Advice: a file system that has none for it keeps its pages.
+    let _ = rustix::fs::fadvise(file, range.start, len, Advice::DontNeed);
 }
 
 struct LocalReader {

@@ -64,6 +64,27 @@ async fn an_object_appears_whole_and_private_and_is_never_overwritten() {
 }
 
 #[tokio::test]
+async fn what_is_synced_while_the_next_is_written_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path());
+    let object = key("db/id/x");
+    let mut upload = store.upload(&object).await.unwrap();
+    let mut expected = Vec::new();
+    for part in 0u32.. {
+        if expected.len() as u64 > 3 * SYNC_BYTES {
+            break;
+        }
+        let bytes: Vec<u8> = (0..1_700_003u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 ^ part as u8)
+            .collect();
+        expected.extend_from_slice(&bytes);
+        upload.part(bytes.into()).await.unwrap();
+    }
+    upload.finish().await.unwrap();
+    assert!(get(&store, &object, expected.len()).await.unwrap() == expected);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_aborted_or_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path());
