@@ -56,6 +56,47 @@ impl Pool {
     }
 }
 
+/// A buffer of a pool that is being filled. It is taken when the first byte comes.
+#[derive(Debug)]
+pub struct Filling {
+    pool: Pool,
+    buffer: Vec<u8>,
+    full: usize,
+}
+
+impl Filling {
+    /// Nothing yet. Buffers are full with so many bytes, which is at most what the pool's have room for.
+    pub fn new(pool: Pool, full: usize) -> Filling {
+        Filling {
+            pool,
+            buffer: Vec::new(),
+            full,
+        }
+    }
+
+    /// Takes what it has room for from the front of `bytes`, which are the rest then: the buffer, when that has filled it.
+    pub fn fill(&mut self, bytes: &mut &[u8]) -> Option<Vec<u8>> {
+        if self.buffer.capacity() == 0 && !bytes.is_empty() {
+            self.buffer = self.pool.take();
+        }
+        let room = self.full - self.buffer.len();
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        self.buffer.extend_from_slice(now);
+        *bytes = later;
+        (self.buffer.len() == self.full).then(|| std::mem::take(&mut self.buffer))
+    }
+
+    /// What there is, if there is any.
+    pub fn rest(&mut self) -> Option<Vec<u8>> {
+        (!self.buffer.is_empty()).then(|| std::mem::take(&mut self.buffer))
+    }
+
+    /// The pool that its buffers come from.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}
+
 struct Lent {
     buffer: Vec<u8>,
     pool: Pool,
@@ -76,6 +117,21 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_filled_is_cut_into_buffers_of_one_size() {
+        let mut filling = Filling::new(Pool::new(8), 4);
+        let mut full = Vec::new();
+        for mut bytes in [b"ab".as_slice(), b"", b"cdefghijk", b"l"] {
+            while !bytes.is_empty() {
+                full.extend(filling.fill(&mut bytes));
+            }
+        }
+        assert_eq!(full, [b"abcd", b"efgh", b"ijkl"]);
+        assert_eq!(filling.rest(), None);
+        assert_eq!(filling.fill(&mut b"m".as_slice()), None);
+        assert_eq!(filling.rest(), Some(b"m".to_vec()));
+    }
 
     #[test]
     fn memory_comes_back_when_the_last_holder_is_gone() {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::Digester;
 use super::compression::{BlockCompressor, Compression, frame_room};
 use super::seal::{Seal, Sink};
-use crate::pool::Pool;
+use crate::pool::{Filling, Pool};
 use crate::turns::COMPRESSION;
 
 /// How much plain data becomes one frame. Twice as much makes an archive about a hundredth smaller and costs twice the memory.
@@ -89,8 +89,7 @@ struct Job {
 /// Packs one archive. Dropping it without [`Packer::finish`] abandons the archive.
 pub struct Packer {
     digest: Digester,
-    block: Vec<u8>,
-    pool: Pool,
+    block: Filling,
     jobs: SyncSender<Job>,
     order: SyncSender<Receiver<Block>>,
     collector: JoinHandle<Result<Collected, Error>>,
@@ -145,8 +144,7 @@ impl Packer {
             .map_err(Error::Compress)?;
         Ok(Packer {
             digest: Digester::default(),
-            block: pool.take(),
-            pool,
+            block: Filling::new(pool, BLOCK_BYTES),
             jobs,
             order,
             collector,
@@ -156,12 +154,7 @@ impl Packer {
     /// Takes the next plain bytes. Blocks while the storage is behind.
     pub fn write(&mut self, mut data: &[u8]) -> Result<(), Error> {
         while !data.is_empty() {
-            let room = BLOCK_BYTES - self.block.len();
-            let (now, later) = data.split_at(room.min(data.len()));
-            self.block.extend_from_slice(now);
-            data = later;
-            if self.block.len() == BLOCK_BYTES {
-                let full = std::mem::replace(&mut self.block, self.pool.take());
+            if let Some(full) = self.block.fill(&mut data) {
                 self.hand_out(full)?;
             }
         }
@@ -180,11 +173,9 @@ impl Packer {
 
     /// Packs what is left and waits until all of it has been handed to the storage's channel.
     pub fn finish(mut self) -> Result<PackedFacts, Error> {
-        let last = std::mem::take(&mut self.block);
-        let handed = if last.is_empty() {
-            Ok(())
-        } else {
-            self.hand_out(last)
+        let handed = match self.block.rest() {
+            None => Ok(()),
+            Some(last) => self.hand_out(last),
         };
         let Packer {
             digest,
@@ -230,8 +221,7 @@ fn collect(
     let closed = |_: io::Error| Error::Closed;
     let parts = Parts {
         digest: Digester::default(),
-        part: Vec::new(),
-        pool,
+        part: Filling::new(pool.clone(), pool.room()),
         channel: parts,
     };
     let mut header = None;
@@ -252,7 +242,9 @@ fn collect(
         frames.give(frame);
     }
     let mut parts = sink.finish().map_err(closed)?;
-    parts.send_rest().map_err(closed)?;
+    if let Some(last) = parts.part.rest() {
+        parts.send(last).map_err(closed)?;
+    }
     Ok(Collected {
         digest: parts.digest,
         header,
@@ -262,20 +254,15 @@ fn collect(
 /// What is stored, digested and cut into parts.
 struct Parts<'c> {
     digest: Digester,
-    part: Vec<u8>,
-    pool: Pool,
+    part: Filling,
     channel: &'c tokio::sync::mpsc::Sender<Bytes>,
 }
 
 impl Parts<'_> {
-    /// Sends what there is. The channel is closed when the storage has given up.
-    fn send_rest(&mut self) -> io::Result<()> {
-        if self.part.is_empty() {
-            return Ok(());
-        }
-        let part = std::mem::take(&mut self.part);
+    /// The channel is closed when the storage has given up.
+    fn send(&mut self, part: Vec<u8>) -> io::Result<()> {
         self.channel
-            .blocking_send(self.pool.lend(part))
+            .blocking_send(self.part.pool().lend(part))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -285,15 +272,8 @@ impl Write for Parts<'_> {
         self.digest.update(data);
         let mut rest = data;
         while !rest.is_empty() {
-            if self.part.capacity() == 0 {
-                self.part = self.pool.take();
-            }
-            let room = self.pool.room() - self.part.len();
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            self.part.extend_from_slice(now);
-            rest = later;
-            if self.part.len() == self.pool.room() {
-                self.send_rest()?;
+            if let Some(full) = self.part.fill(&mut rest) {
+                self.send(full)?;
             }
         }
         Ok(data.len())

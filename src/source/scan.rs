@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::pool::Pool;
+use crate::pool::{Filling, Pool};
 use crate::rdb::payload;
 use crate::rdb::{FileVersion, Writer};
 use crate::server::info::{Product, Version};
@@ -179,17 +179,21 @@ struct Sink(Arc<Mutex<Gathered>>);
 /// What was written and not sent yet.
 #[derive(Debug)]
 struct Gathered {
-    pool: Pool,
-    piece: Vec<u8>,
+    piece: Filling,
     full: Vec<Bytes>,
+}
+
+impl Gathered {
+    fn push(&mut self, piece: Vec<u8>) {
+        let piece = self.piece.pool().lend(piece);
+        self.full.push(piece);
+    }
 }
 
 impl Sink {
     fn new() -> Sink {
-        let pool = Pool::new(PIECE);
         Sink(Arc::new(Mutex::new(Gathered {
-            piece: pool.take(),
-            pool,
+            piece: Filling::new(Pool::new(PIECE), PIECE),
             full: Vec::new(),
         })))
     }
@@ -206,9 +210,9 @@ impl Sink {
     /// All that there is.
     fn take_all(&self) -> Vec<Bytes> {
         let mut gathered = self.gathered();
-        let last = std::mem::take(&mut gathered.piece);
-        let last = gathered.pool.lend(last);
-        gathered.full.push(last);
+        if let Some(last) = gathered.piece.rest() {
+            gathered.push(last);
+        }
         std::mem::take(&mut gathered.full)
     }
 }
@@ -218,15 +222,8 @@ impl io::Write for Sink {
         let mut gathered = self.gathered();
         let mut rest = bytes;
         while !rest.is_empty() {
-            let room = PIECE - gathered.piece.len();
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            gathered.piece.extend_from_slice(now);
-            rest = later;
-            if gathered.piece.len() == PIECE {
-                let next = gathered.pool.take();
-                let full = std::mem::replace(&mut gathered.piece, next);
-                let full = gathered.pool.lend(full);
-                gathered.full.push(full);
+            if let Some(full) = gathered.piece.fill(&mut rest) {
+                gathered.push(full);
             }
         }
         Ok(bytes.len())
