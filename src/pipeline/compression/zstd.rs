@@ -20,7 +20,7 @@ const TRIED_LEVEL: u8 = 3;
 const TRIAL_EVERY: u32 = 32;
 
 /// The quick way is taken while its frames are larger by a part of so many at most.
-const TOLERANCE: usize = 100;
+const TOLERANCE: usize = 40;
 
 /// One thread's compressor.
 pub(in crate::pipeline) struct Zstd {
