@@ -129,7 +129,7 @@ fn document(format: Format, path: &Path, exported: &Exported) -> serde_json::Val
 
 fn text(app: &App, path: &Path, exported: &Exported) -> String {
     let keys = match exported.keys {
-        Some(keys) => format!("{} keys", HumanCount(keys)),
+        Some(keys) => HumanCount(keys).of("key", "keys"),
         None => "all".to_owned(),
     };
     let mut text = format!(
@@ -140,8 +140,8 @@ fn text(app: &App, path: &Path, exported: &Exported) -> String {
     );
     if exported.left_out > 0 {
         text.push_str(&format!(
-            "; {} keys were not selected",
-            HumanCount(exported.left_out)
+            "; {}",
+            HumanCount(exported.left_out).of("key was not selected", "keys were not selected")
         ));
     }
     text

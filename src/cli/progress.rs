@@ -66,7 +66,7 @@ impl Unit {
     fn show(self, count: u64) -> String {
         match self {
             Unit::Bytes => HumanBytes(count).to_string(),
-            Unit::Keys => format!("{} keys", HumanCount(count)),
+            Unit::Keys => HumanCount(count).of("key", "keys"),
         }
     }
 }
