@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::rdb::{
     DbFilter, DbIndex, Event, FilterError, Handler, Report, ScanError, Scanner, Summary,
 };
+use crate::stage;
 
 /// What one archive is made of.
 pub(super) struct Output {
@@ -82,6 +83,7 @@ pub(super) fn run(
             packer: Ok(packer),
         });
     }
+    stage::reached("packing");
     let mut scanner = Scanner::new();
     while let Some(chunk) = chunks.blocking_recv() {
         scanner.feed(&chunk, &mut fan).map_err(Error::from)?;

@@ -40,7 +40,7 @@ fn program(server: &Server, nice: &str) -> Program {
 fn of_a_backup(program: &Program, mut command: Command) -> Vec<(String, i32)> {
     let stopped = program.folder().join("stopped");
     let mut child: Child = command
-        .env("RDBKEEPER_STOP_AT", "pumped")
+        .env("RDBKEEPER_STOP_AT", "packing")
         .env("RDBKEEPER_STOPPED", &stopped)
         .spawn()
         .unwrap();
@@ -48,7 +48,7 @@ fn of_a_backup(program: &Program, mut command: Command) -> Vec<(String, i32)> {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
         stopped.exists().then_some(())
     });
-    // A thread that compresses says so when it begins.
+    // All have begun, but one may not have set its priority yet.
     let found = until("threads that compress and give way", || {
         let found = threads(child.id());
         let least = found.iter().map(|(_, own)| *own).min()?;
