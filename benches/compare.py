@@ -167,7 +167,8 @@ class Bench:
         self.config()
         self.row("S5", f"{label}: from BGSAVE's end to committed", {
             "backup now, bgsave": self.bgsave("zstd:3"),
-            **({"zstd -3 -T2": f"zstd -qf -3 -T2 {d} -o {w}/peer.out"} if have("zstd") else {}), "cp": f"cp {d} {w}/peer.out"})
+            **({"zstd -3 -T2": f"zstd -qf -3 -T2 {d} -o {w}/peer.out",
+                "zstd -3 -T2, synced": f"zstd -qf -3 -T2 {d} -o {w}/peer.out && sync -d {w}/peer.out"} if have("zstd") else {}), "cp": f"cp {d} {w}/peer.out"})
         self.row("S6", f"{label}: dump by scan",
                  {"backup now, scan": self.ours("backup now --method scan"), "bare pipeline": f"{self.bare} dump {s} 0"}, "keys")
 
