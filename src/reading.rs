@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 
+use crc_fast::CrcAlgorithm;
 use tokio::runtime::Handle;
 
 use crate::catalog::{self, selector::Subject};
@@ -26,6 +27,8 @@ pub struct Whole {
     pub report: Report,
     /// Its bytes; the digests were compared when there is a manifest.
     pub unpacked: Unpacked,
+    /// CRC-64/NVME of the plain bytes. By the CRC-64 of Redis all files of one length that end with their own are alike.
+    pub crc: u64,
 }
 
 /// What an error of reading is about.
@@ -58,26 +61,47 @@ pub enum Error<E> {
     Panicked,
 }
 
-/// Reads all of it on the calling thread, which must be one that may block, within a runtime.
+/// Reads all of it on the calling thread, which must be one that may block, within a runtime. What an `earlier` reading
+/// has proven is not digested again: it has to be the same bytes, by their number and a CRC, and everything else is checked.
 pub fn read<H: Handler>(
     runtime: &Handle,
     subject: &Subject,
     keys: &Keys,
     handler: &mut H,
     meter: &Meter,
+    earlier: Option<&Whole>,
 ) -> Result<Whole, Error<H::Error>> {
     let failed = |error| failed(subject, error);
     let (stored, expected) = runtime.block_on(subject.open())?;
+    let expected = expected.filter(|_| earlier.is_none());
     let mut scanner = Scanner::new();
+    let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
     let unpacked = unpack(stored, expected.as_ref(), keys, |piece| {
         meter.add_bytes(piece.len() as u64);
+        crc.update(piece);
         scanner.feed(piece, handler)
     })
     .map_err(failed)?;
     let report = scanner
         .finish(handler)
         .map_err(|error| failed(inbound::Error::Consumer(error)))?;
-    Ok(Whole { report, unpacked })
+    let whole = Whole {
+        report,
+        unpacked,
+        crc: crc.finalize(),
+    };
+    match earlier {
+        Some(earlier) if !earlier.is_same(&whole) => Err(failed(inbound::Error::Damaged(
+            "it is not what it was when it was checked".to_owned(),
+        ))),
+        _ => Ok(whole),
+    }
+}
+
+impl Whole {
+    fn is_same(&self, other: &Whole) -> bool {
+        (self.unpacked.plain_bytes, self.crc) == (other.unpacked.plain_bytes, other.crc)
+    }
 }
 
 /// The same for async callers: on a thread for blocking work.
@@ -96,7 +120,7 @@ where
 {
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let whole = read(&runtime, &subject, &keys, &mut handler, &meter)?;
+        let whole = read(&runtime, &subject, &keys, &mut handler, &meter, None)?;
         Ok((handler, whole))
     })
     .await

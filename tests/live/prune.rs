@@ -10,8 +10,7 @@ use serde_json::Value;
 
 use crate::cmd;
 use crate::support::data::sessions;
-use crate::support::poll;
-use crate::support::program::{Program, Ran, files_below, finish, signal};
+use crate::support::program::{Program, Ran, files_below, finish, paused_at, signal, stopped_at};
 use crate::support::servers::{Server, usual};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -72,39 +71,10 @@ fn lease(program: &Program) -> PathBuf {
     program.archive().join("web/prune-lease")
 }
 
-/// Starts a run that stands still at a stage, and waits until it does.
-fn stopped_at(program: &Program, how: &str, stage: &str, arguments: &[&str]) -> Child {
-    let stopped = program.folder().join(format!("stopped-{stage}"));
-    let _ = fs::remove_file(&stopped);
-    let mut child = program
-        .command(arguments)
-        .env(how, stage)
-        .env("RDBKEEPER_STOPPED", &stopped)
-        .spawn()
-        .unwrap();
-    poll::until(&format!("stage {stage}"), || {
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended before {stage}: {ended:?}");
-        stopped.exists().then_some(())
-    });
-    child
-}
-
 fn killed_at(program: &Program, stage: &str, arguments: &[&str]) {
     let child = stopped_at(program, "RDBKEEPER_STOP_AT", stage, arguments);
     signal(&child, Signal::KILL);
     finish(child);
-}
-
-/// Starts a run that sends itself SIGSTOP at a stage, and waits until it stands.
-fn paused_at(program: &Program, stage: &str, arguments: &[&str]) -> Child {
-    let child = stopped_at(program, "RDBKEEPER_PAUSE_AT", stage, arguments);
-    poll::until("a process that stands", || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let state = stat.rsplit_once(") ").unwrap().1;
-        state.starts_with('T').then_some(())
-    });
-    child
 }
 
 fn last_line(ran: &Ran) -> &str {

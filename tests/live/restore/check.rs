@@ -6,6 +6,7 @@ use rdbkeeper::selection::KeyNames;
 use rdbkeeper::target::live::OnConflict;
 use rdbkeeper::target::way::Mode;
 use rdbkeeper::units::HumanCount;
+use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +17,7 @@ use crate::cmd;
 use crate::support::client::Client;
 use crate::support::data;
 use crate::support::poll::until;
-use crate::support::program::Program;
+use crate::support::program::{Program, finish, paused_at, signal};
 use crate::support::servers::{self, Options, Server};
 
 fn checking(check: Check) -> Request {
@@ -612,24 +613,10 @@ fn the_command_tells_what_it_compared_and_fails_where_it_differs() {
     assert!(!text.contains("compared"), "{text}");
 
     let emptied_before_the_check = |words: &[&str]| {
-        let stopped = program.folder().join("stopped");
-        let _ = std::fs::remove_file(&stopped);
-        let child = program
-            .command(words)
-            .env("RDBKEEPER_PAUSE_AT", "before-check")
-            .env("RDBKEEPER_STOPPED", &stopped)
-            .spawn()
-            .unwrap();
-        until("all is written", || stopped.exists().then_some(()));
-        let pid = child.id();
-        until("it stands still", || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            let state = stat.rsplit(')').next().unwrap().trim_start();
-            state.starts_with('T').then_some(())
-        });
+        let child = paused_at(&program, "before-check", words);
         server.client().run(cmd!["FLUSHALL"]);
-        crate::support::program::signal(&child, rustix::process::Signal::CONT);
-        crate::support::program::finish(child).expect(1)
+        signal(&child, Signal::CONT);
+        finish(child).expect(1)
     };
     let told = emptied_before_the_check(&again).stderr;
     assert!(told.contains("; of 40 compared 40 are missing"), "{told}");

@@ -1,6 +1,7 @@
 //! Restores of plain RDB files by the library: what arrives, what is refused, and what a stop leaves behind.
 
 mod across;
+mod changed;
 mod check;
 mod commands;
 mod conflicts;

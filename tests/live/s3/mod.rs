@@ -11,16 +11,13 @@ mod race;
 mod refused;
 mod two;
 
-use std::process::Child;
-
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use rdbkeeper::config::{Config, Environment};
 use serde_json::Value;
 
 use crate::cmd;
 use crate::support::data::{Random, sessions};
-use crate::support::poll;
-use crate::support::program::{Program, Ran};
+use crate::support::program::{Program, Ran, stopped_at};
 use crate::support::proxy::Proxy;
 use crate::support::servers::{Server, usual};
 use crate::support::weed::{Bucket, Weed};
@@ -145,32 +142,6 @@ fn listed(program: &Program) -> Vec<String> {
 fn configuration(program: &Program) -> Config {
     let environment = Environment::in_folder(program.folder());
     rdbkeeper::setup::load(Some(&program.configuration()), &environment).unwrap()
-}
-
-/// Starts a run that stands still (`RDBKEEPER_STOP_AT`) or stops itself (`RDBKEEPER_PAUSE_AT`) at a stage, and waits
-/// until it does.
-fn stopped_at(program: &Program, how: &str, stage: &str, arguments: &[&str]) -> Child {
-    let stopped = program.folder().join(format!("stopped-{stage}"));
-    let _ = std::fs::remove_file(&stopped);
-    let mut child = program
-        .command(arguments)
-        .env(how, stage)
-        .env("RDBKEEPER_STOPPED", &stopped)
-        .spawn()
-        .unwrap();
-    poll::until(&format!("stage {stage}"), || {
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended before {stage}: {ended:?}");
-        stopped.exists().then_some(())
-    });
-    if how == "RDBKEEPER_PAUSE_AT" {
-        poll::until("a process that stands", || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            let state = stat.rsplit_once(") ").unwrap().1;
-            state.starts_with('T').then_some(())
-        });
-    }
-    child
 }
 
 /// A `Date` header that lies so far from now.

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::poll::until;
+
 /// A place to run `rdbkeeper` from.
 pub struct Program {
     folder: tempfile::TempDir,
@@ -151,6 +153,37 @@ pub fn finish(child: Child) -> Ran {
 /// Sends a signal to a run.
 pub fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+/// Starts a run that stands still (`RDBKEEPER_STOP_AT`) or stops itself (`RDBKEEPER_PAUSE_AT`) at a stage, and waits
+/// until it does.
+pub fn stopped_at(program: &Program, how: &str, stage: &str, arguments: &[&str]) -> Child {
+    let stopped = program.folder().join(format!("stopped-{stage}"));
+    let _ = std::fs::remove_file(&stopped);
+    let mut child = program
+        .command(arguments)
+        .env(how, stage)
+        .env("RDBKEEPER_STOPPED", &stopped)
+        .spawn()
+        .unwrap();
+    until(&format!("stage {stage}"), || {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before {stage}: {ended:?}");
+        stopped.exists().then_some(())
+    });
+    if how == "RDBKEEPER_PAUSE_AT" {
+        until("a process that stands", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            let state = stat.rsplit_once(") ").unwrap().1;
+            state.starts_with('T').then_some(())
+        });
+    }
+    child
+}
+
+/// The same for one that stops itself.
+pub fn paused_at(program: &Program, stage: &str, arguments: &[&str]) -> Child {
+    stopped_at(program, "RDBKEEPER_PAUSE_AT", stage, arguments)
 }
 
 /// Every regular file below a folder, with its path relative to it.
