@@ -58,8 +58,8 @@ use crate::units::HumanCount;
 
 /// A backup that can be read, as often as it is asked for.
 pub trait Backup: Send + Sync + 'static {
-    /// Reads the whole backup and feeds its events to `handler`, verifying all that can be: digests where there are some,
-    /// structure and checksum. Returns the handler when everything was found whole. Blocks; called on a thread for such work.
+    /// Reads the whole backup and feeds its events to `handler`, verifying all that can be: digests where there are some, or
+    /// that it is the same as in an earlier reading, structure and checksum. Returns the handler when everything was found whole. Blocks; called on a thread for such work.
     ///
     /// # Errors
     /// The backup is damaged or can't be read, or the handler wants no more: its failure comes back as it is.
