@@ -4,6 +4,7 @@
 //! must be harmless until the reading has succeeded.
 
 use std::convert::Infallible;
+use std::sync::OnceLock;
 
 use crc_fast::CrcAlgorithm;
 use tokio::runtime::Handle;
@@ -27,9 +28,12 @@ pub struct Whole {
     pub report: Report,
     /// Its bytes; the digests were compared when there is a manifest.
     pub unpacked: Unpacked,
-    /// CRC-64/NVME of the plain bytes. By the CRC-64 of Redis all files of one length that end with their own are alike.
-    pub crc: u64,
 }
+
+/// What the first of several readings of one backup proved: how many plain bytes there are, and their CRC-64/NVME. By the CRC-64
+/// of Redis all files of one length that end with their own are alike.
+#[derive(Debug, Default)]
+pub struct Proven(OnceLock<(u64, u64)>);
 
 /// What an error of reading is about.
 #[derive(Clone, Debug)]
@@ -61,47 +65,41 @@ pub enum Error<E> {
     Panicked,
 }
 
-/// Reads all of it on the calling thread, which must be one that may block, within a runtime. What an `earlier` reading
-/// has proven is not digested again: it has to be the same bytes, by their number and a CRC, and everything else is checked.
+/// Reads all of it on the calling thread, which must be one that may block, within a runtime. Of several readings with one
+/// `proven` only the first makes digests: the later ones have to be of the same bytes, and everything else is checked.
 pub fn read<H: Handler>(
     runtime: &Handle,
     subject: &Subject,
     keys: &Keys,
     handler: &mut H,
     meter: &Meter,
-    earlier: Option<&Whole>,
+    proven: Option<&Proven>,
 ) -> Result<Whole, Error<H::Error>> {
     let failed = |error| failed(subject, error);
     let (stored, expected) = runtime.block_on(subject.open())?;
-    let expected = expected.filter(|_| earlier.is_none());
+    let expected = expected.filter(|_| proven.is_none_or(|proven| proven.0.get().is_none()));
     let mut scanner = Scanner::new();
-    let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+    let mut crc = proven.map(|_| crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme));
     let unpacked = unpack(stored, expected.as_ref(), keys, |piece| {
         meter.add_bytes(piece.len() as u64);
-        crc.update(piece);
+        if let Some(crc) = &mut crc {
+            crc.update(piece);
+        }
         scanner.feed(piece, handler)
     })
     .map_err(failed)?;
     let report = scanner
         .finish(handler)
         .map_err(|error| failed(inbound::Error::Consumer(error)))?;
-    let whole = Whole {
-        report,
-        unpacked,
-        crc: crc.finalize(),
-    };
-    match earlier {
-        Some(earlier) if !earlier.is_same(&whole) => Err(failed(inbound::Error::Damaged(
-            "it is not what it was when it was checked".to_owned(),
-        ))),
-        _ => Ok(whole),
+    if let (Some(proven), Some(crc)) = (proven, crc) {
+        let is = (unpacked.plain_bytes, crc.finalize());
+        if *proven.0.get_or_init(|| is) != is {
+            return Err(failed(inbound::Error::Damaged(
+                "it is not what it was when it was checked".to_owned(),
+            )));
+        }
     }
-}
-
-impl Whole {
-    fn is_same(&self, other: &Whole) -> bool {
-        (self.unpacked.plain_bytes, self.crc) == (other.unpacked.plain_bytes, other.crc)
-    }
+    Ok(Whole { report, unpacked })
 }
 
 /// The same for async callers: on a thread for blocking work.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use crate::failure::{Failure, Kind};
 use crate::meter::Meter;
 use crate::pipeline::Keys;
 use crate::rdb::{DbIndex, Handler, LogicalType, Report};
-use crate::reading::{self, Whole};
+use crate::reading::{self, Proven};
 use crate::restore::{
     self, Backup, Check, Loss, NotFetched, NotGood, OnProgress, Outcome, Plan, Prepared, Request,
     Stage, Ttl,
@@ -38,8 +38,7 @@ struct Readable {
     subject: Subject,
     keys: Keys,
     runtime: Handle,
-    /// What the first reading proved.
-    first: OnceLock<Whole>,
+    proven: Proven,
 }
 
 impl Backup for Readable {
@@ -53,9 +52,9 @@ impl Backup for Readable {
             &self.keys,
             &mut handler,
             &Meter::default(),
-            self.first.get(),
+            Some(&self.proven),
         )?;
-        Ok((handler, self.first.get_or_init(|| whole).report))
+        Ok((handler, whole.report))
     }
 }
 
@@ -164,7 +163,7 @@ async fn from_copy(
         subject: fetched(app, subject).await?,
         keys,
         runtime: Handle::current(),
-        first: OnceLock::new(),
+        proven: Proven::default(),
     });
     match to {
         Destination::Server(endpoint, to) => {
