@@ -84,8 +84,13 @@ impl LocalStore {
         work: impl FnOnce(&LocalStore) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        match done {
+        let task = tokio::task::spawn_blocking(move || work(&store));
+        self.done(action, task).await
+    }
+
+    /// Waits for file work.
+    async fn done<T>(&self, action: String, task: JoinHandle<io::Result<T>>) -> Result<T, Error> {
+        match task.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.error(action, error)),
             Err(panic) => Err(self.error(action, io::Error::other(panic))),
@@ -143,8 +148,7 @@ impl Store for LocalStore {
                 store: self.clone(),
                 key: key.clone(),
                 file: Some(file),
-                written: 0,
-                unsynced: 0,
+                unsynced: 0..0,
                 syncing: None,
             });
             Ok(upload)
@@ -323,10 +327,9 @@ struct LocalUpload {
     store: LocalStore,
     key: ObjectKey,
     file: Option<private::TemporaryFile>,
-    written: u64,
-    /// Of that since the last sync began.
-    unsynced: u64,
-    syncing: Option<JoinHandle<Result<(), Error>>>,
+    /// What was written since the last sync began.
+    unsynced: Range<u64>,
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl LocalUpload {
@@ -334,29 +337,24 @@ impl LocalUpload {
     async fn synced(&mut self) -> Result<(), Error> {
         match self.syncing.take() {
             None => Ok(()),
-            Some(task) => task.await.unwrap_or_else(|stopped| {
+            Some(task) => {
                 let action = format!("write {}", self.key);
-                Err(self.store.error(action, io::Error::other(stopped)))
-            }),
+                self.store.done(action, task).await
+            }
         }
     }
 
     /// Begins to sync what was written. One sync at a time: that bounds what is not on the disk yet.
     async fn sync(&mut self, file: &mut private::TemporaryFile) -> Result<(), Error> {
         self.synced().await?;
-        let (store, action) = (self.store.clone(), format!("write {}", self.key));
         let copy = file.file().try_clone();
-        let range = self.written - self.unsynced..self.written;
-        self.unsynced = 0;
-        self.syncing = Some(tokio::spawn(async move {
-            store
-                .blocking(action, move |_| {
-                    let copy = copy?;
-                    copy.sync_data()?;
-                    forget(&copy, range);
-                    Ok(())
-                })
-                .await
+        let end = self.unsynced.end;
+        let range = std::mem::replace(&mut self.unsynced, end..end);
+        self.syncing = Some(tokio::task::spawn_blocking(move || {
+            let copy = copy?;
+            copy.sync_data()?;
+            forget(&copy, range);
+            Ok(())
         }));
         Ok(())
     }
@@ -373,8 +371,7 @@ impl Upload for LocalUpload {
                     format!("go on with {}", self.key),
                 ));
             };
-            self.written += data.len() as u64;
-            self.unsynced += data.len() as u64;
+            self.unsynced.end += data.len() as u64;
             let action = format!("write {}", self.key);
             let mut file = self
                 .store
@@ -383,7 +380,7 @@ impl Upload for LocalUpload {
                     Ok(file)
                 })
                 .await?;
-            if self.unsynced >= SYNC_BYTES {
+            if self.unsynced.end - self.unsynced.start >= SYNC_BYTES {
                 self.sync(&mut file).await?;
             }
             self.file = Some(file);
