@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::cmd;
 use crate::support::data::{Random, sessions};
 use crate::support::poll;
-use crate::support::program::{Program, files_below, finish, signal};
+use crate::support::program::{Program, files_below, finish, killed_at, signal};
 use crate::support::servers::{Server, usual};
 
 const STAGES: [&str; 6] = [
@@ -46,23 +46,7 @@ fn a_killed_backup_is_never_listed_unless_it_is_whole_and_the_next_one_succeeds(
     for method in ["bgsave", "replication", "scan"] {
         for stage in STAGES {
             let program = Program::new(&database(&server, method));
-            let stopped = program.folder().join("stopped");
-            let mut child = program
-                .command(["backup", "now"])
-                .env("RDBKEEPER_STOP_AT", stage)
-                .env("RDBKEEPER_STOPPED", &stopped)
-                .spawn()
-                .unwrap();
-            poll::until(&format!("stage {stage} of {method}"), || {
-                assert!(
-                    child.try_wait().unwrap().is_none(),
-                    "{method} ended before {stage}: {:?}",
-                    files_below(program.folder())
-                );
-                stopped.exists().then_some(())
-            });
-            signal(&child, Signal::KILL);
-            finish(child);
+            killed_at(&program, stage, &["backup", "now"]);
 
             let before = listed(&program);
             let expected = usize::from(stage == "after-manifest");

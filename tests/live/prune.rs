@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cmd;
 use crate::support::data::sessions;
-use crate::support::program::{Program, Ran, files_below, finish, paused_at, signal, stopped_at};
+use crate::support::program::{Program, Ran, files_below, finish, killed_at, paused_at, signal};
 use crate::support::servers::{Server, usual};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -69,12 +69,6 @@ fn age(path: &Path, by: Duration) {
 
 fn lease(program: &Program) -> PathBuf {
     program.archive().join("web/prune-lease")
-}
-
-fn killed_at(program: &Program, stage: &str, arguments: &[&str]) {
-    let child = stopped_at(program, "RDBKEEPER_STOP_AT", stage, arguments);
-    signal(&child, Signal::KILL);
-    finish(child);
 }
 
 fn last_line(ran: &Ran) -> &str {

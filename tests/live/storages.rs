@@ -8,8 +8,7 @@ use serde_json::Value;
 use crate::cmd;
 use crate::support::compare::assert_same;
 use crate::support::data::sessions;
-use crate::support::poll;
-use crate::support::program::{Program, files_below, finish, signal};
+use crate::support::program::{Program, files_below, finish, killed_at, paused_at, signal};
 use crate::support::servers::{Server, usual};
 
 /// A program with the storages `disk`, `second` and `third`, and a database `web` that is kept in these.
@@ -312,17 +311,7 @@ fn a_copy_that_is_killed_is_not_listed_and_is_made_again() {
         "before-manifest",
         "after-manifest",
     ] {
-        let stopped = program.folder().join("stopped");
-        let child = program
-            .command(copy)
-            .env("RDBKEEPER_STOP_AT", stage)
-            .env("RDBKEEPER_STOPPED", &stopped)
-            .spawn()
-            .unwrap();
-        poll::until(stage, || stopped.exists().then_some(()));
-        signal(&child, rustix::process::Signal::KILL);
-        finish(child);
-        fs::remove_file(&stopped).unwrap();
+        killed_at(&program, stage, &copy);
         assert_eq!(
             in_second(),
             usize::from(stage == "after-manifest"),
@@ -509,16 +498,8 @@ fn a_copy_that_is_stopped_leaves_nothing() {
             .expect(0)
             .json()[0],
     );
-    let paused = program.folder().join("paused");
-    let child = program
-        .command(["backup", "copy", &id, "--to", "second"])
-        .env("RDBKEEPER_PAUSE_AT", "copy-part")
-        .env("RDBKEEPER_STOPPED", &paused)
-        .spawn()
-        .unwrap();
-    poll::until("the copy to be on its way", || {
-        paused.exists().then_some(())
-    });
+    let copy = ["backup", "copy", &id, "--to", "second"];
+    let child = paused_at(&program, "copy-part", &copy);
     signal(&child, rustix::process::Signal::TERM);
     signal(&child, rustix::process::Signal::CONT);
     let ran = finish(child);

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::cmd;
 use crate::sources::dumping::{block_on, by, endpoint, take};
 use crate::support::poll::until;
-use crate::support::program::{Program, files_below, finish, signal};
+use crate::support::program::{Program, files_below, finish, killed_at, signal};
 use crate::support::servers::{Kind, Options, Server, each, usual};
 
 /// A server with values that compress well.
@@ -55,26 +55,6 @@ fn slow(server: &Server) {
     server.client().run(delay);
 }
 
-fn killed_at(program: &Program, stage: &str) {
-    let stopped = program.folder().join("stopped");
-    let _ = std::fs::remove_file(&stopped);
-    let mut child = program
-        .command(["backup", "now"])
-        .env("RDBKEEPER_STOP_AT", stage)
-        .env("RDBKEEPER_STOPPED", &stopped)
-        .spawn()
-        .unwrap();
-    until(stage, || {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before {stage}"
-        );
-        stopped.exists().then_some(())
-    });
-    signal(&child, Signal::KILL);
-    finish(child);
-}
-
 #[test]
 fn it_is_off_for_the_dump_alone_and_the_archive_shows_it() {
     each(|kind| {
@@ -116,7 +96,7 @@ fn a_killed_run_is_put_right_by_the_next_one_whatever_that_is_configured_for() {
         ] {
             let keys = format!("method = \"{method}\"\n{OFF}");
             let program = Program::new(&database(&server, "web", &keys));
-            killed_at(&program, stage);
+            killed_at(&program, stage, &["backup", "now"]);
             assert_eq!(value(&server), left, "{method} killed at {stage}");
             assert_eq!(records(&program), 1);
             let check = program.run(["check"]).expect(0);
@@ -142,7 +122,7 @@ fn a_killed_run_is_put_right_by_the_next_one_whatever_that_is_configured_for() {
 fn a_killed_run_is_put_right_by_the_same_kind_of_run() {
     let server = server(usual(), Options::new());
     let program = Program::new(&database(&server, "web", OFF));
-    killed_at(&program, "compression-off");
+    killed_at(&program, "compression-off", &["backup", "now"]);
     program.run(["backup", "now"]).expect(0);
     assert_eq!((value(&server).as_str(), records(&program)), ("yes", 0));
 }
@@ -151,7 +131,7 @@ fn a_killed_run_is_put_right_by_the_same_kind_of_run() {
 fn a_daemon_puts_it_right_when_it_starts() {
     let server = server(usual(), Options::new());
     let program = Program::new(&database(&server, "web", OFF));
-    killed_at(&program, "compression-off");
+    killed_at(&program, "compression-off", &["backup", "now"]);
     assert_eq!(value(&server), "no");
     let daemon = program.spawn(["run"]);
     until("the setting as it was", || {
@@ -254,7 +234,7 @@ fn a_server_that_was_restarted_or_that_somebody_changed_is_left_alone() {
     let mut server = server(usual(), Options::new());
     let program = Program::new(&database(&server, "web", OFF));
     let scan = database(&server, "web", "method = \"scan\"");
-    killed_at(&program, "compression-off");
+    killed_at(&program, "compression-off", &["backup", "now"]);
     // Somebody else puts it right.
     server
         .client()
@@ -266,7 +246,7 @@ fn a_server_that_was_restarted_or_that_somebody_changed_is_left_alone() {
     assert_eq!((value(&server).as_str(), records(&program)), ("yes", 0));
 
     program.configure(&database(&server, "web", OFF));
-    killed_at(&program, "compression-off");
+    killed_at(&program, "compression-off", &["backup", "now"]);
     server.restart();
     program.configure(&scan);
     program.run(["backup", "now"]).expect(0);
@@ -278,7 +258,7 @@ fn a_server_that_was_restarted_or_that_somebody_changed_is_left_alone() {
 fn another_server_at_the_same_address_keeps_the_record() {
     let mut first = server(usual(), Options::new());
     let program = Program::new(&database(&first, "web", OFF));
-    killed_at(&program, "compression-off");
+    killed_at(&program, "compression-off", &["backup", "now"]);
     // As after a failover: what answers there now is older than the record, and the first one may come back.
     let record = files_below(&program.folder().join("state/server-compression"));
     let path = program

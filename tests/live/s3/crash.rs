@@ -5,11 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 
 use crate::support::poll;
-use crate::support::program::{finish, signal};
+use crate::support::program::{finish, killed_at, signal};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::weed;
 
-use super::{Offsite, large, listed, small, stopped_at};
+use super::{Offsite, large, listed, small};
 
 const STAGES: [&str; 6] = [
     "source-open",
@@ -28,14 +28,7 @@ fn a_killed_backup_is_never_listed_unless_it_is_whole_and_prune_sweeps_the_rest_
         let offsite = Offsite::new(weed, fill);
         offsite.keep("keep = { last = 9 }");
         for stage in STAGES {
-            let child = stopped_at(
-                &offsite.program,
-                "RDBKEEPER_STOP_AT",
-                stage,
-                &["backup", "now"],
-            );
-            signal(&child, Signal::KILL);
-            finish(child);
+            killed_at(&offsite.program, stage, &["backup", "now"]);
             let expected = usize::from(stage == "after-manifest");
             assert_eq!(
                 listed(&offsite.program).len(),

@@ -9,11 +9,11 @@ use rdbkeeper::storage::{ObjectKey, Problem, Store, get};
 use rdbkeeper::storage::{Patience, S3Store};
 use rustix::process::Signal;
 
-use crate::support::program::{finish, signal};
+use crate::support::program::{finish, paused_at, signal};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::weed::{self, Weed, wait};
 
-use super::{Offsite, configuration, large, listed, says, small, stopped_at};
+use super::{Offsite, configuration, large, listed, says, small};
 
 /// Where the requests of a backup in parts go, in their order.
 const STEPS: [(&str, &str); 4] = [
@@ -291,12 +291,7 @@ fn a_bit_that_flips_on_the_way_there_is_found_and_sent_again() {
 fn a_bucket_that_vanishes_in_mid_upload_is_told() {
     let Some(weed) = weed::shared() else { return };
     let offsite = Offsite::new(weed, large);
-    let paused = stopped_at(
-        &offsite.program,
-        "RDBKEEPER_PAUSE_AT",
-        "pumped",
-        &["backup", "now"],
-    );
+    let paused = paused_at(&offsite.program, "pumped", &["backup", "now"]);
     offsite.bucket.vanish();
     signal(&paused, Signal::CONT);
     let ran = finish(paused).expect(1);
@@ -311,12 +306,7 @@ fn a_server_that_is_killed_in_mid_upload_and_comes_back_is_made_up_for() {
         return;
     };
     let offsite = Offsite::new(&weed, large);
-    let paused = stopped_at(
-        &offsite.program,
-        "RDBKEEPER_PAUSE_AT",
-        "pumped",
-        &["backup", "now"],
-    );
+    let paused = paused_at(&offsite.program, "pumped", &["backup", "now"]);
     weed.kill();
     signal(&paused, Signal::CONT);
     weed.restart();

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::cmd;
 use crate::support::data::{Random, sessions};
-use crate::support::program::{Program, Ran, stopped_at};
+use crate::support::program::{Program, Ran};
 use crate::support::proxy::Proxy;
 use crate::support::servers::{Server, usual};
 use crate::support::weed::{Bucket, Weed};

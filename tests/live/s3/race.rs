@@ -7,11 +7,11 @@ use rdbkeeper::catalog::lease::Lease;
 use rdbkeeper::storage::{NamedStore, ObjectKey, Problem};
 use rustix::process::Signal;
 
-use crate::support::program::{Program, finish, signal};
+use crate::support::program::{Program, finish, paused_at, signal};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::weed::{self, wait};
 
-use super::{Offsite, configuration, date, large, listed, small, stopped_at};
+use super::{Offsite, configuration, date, large, listed, small};
 
 /// The storage of a program's configuration, with a connection of its own.
 fn store(program: &Program) -> NamedStore {
@@ -146,12 +146,7 @@ fn a_prune_that_slept_longer_than_its_lease_removes_nothing_more() {
         offsite.backs_up();
     }
     offsite.keep("keep = { last = 1 }");
-    let sleeper = stopped_at(
-        &offsite.program,
-        "RDBKEEPER_PAUSE_AT",
-        "prune-leased",
-        &["backup", "prune"],
-    );
+    let sleeper = paused_at(&offsite.program, "prune-leased", &["backup", "prune"]);
     let other = offsite.elsewhere("keep = { last = 2 }");
     let busy = other.run(["backup", "prune"]).expect(6);
     assert!(busy.stderr.contains("error: "), "{}", busy.stderr);
@@ -159,12 +154,7 @@ fn a_prune_that_slept_longer_than_its_lease_removes_nothing_more() {
     // Eleven minutes on, by the server's own clock.
     let later = Fault::Dated(date(SignedDuration::from_mins(11)));
     offsite.proxy.rule(Rule::new("", "", later));
-    let second = stopped_at(
-        &other,
-        "RDBKEEPER_PAUSE_AT",
-        "prune-leased",
-        &["backup", "prune"],
-    );
+    let second = paused_at(&other, "prune-leased", &["backup", "prune"]);
     let before = listed(&offsite.program);
     signal(&sleeper, Signal::CONT);
     let ran = finish(sleeper);

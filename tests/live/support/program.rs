@@ -157,7 +157,7 @@ pub fn signal(child: &Child, signal: rustix::process::Signal) {
 
 /// Starts a run that stands still (`RDBKEEPER_STOP_AT`) or stops itself (`RDBKEEPER_PAUSE_AT`) at a stage, and waits
 /// until it does.
-pub fn stopped_at(program: &Program, how: &str, stage: &str, arguments: &[&str]) -> Child {
+fn stands_at(program: &Program, how: &str, stage: &str, arguments: &[&str]) -> Child {
     let stopped = program.folder().join(format!("stopped-{stage}"));
     let _ = std::fs::remove_file(&stopped);
     let mut child = program
@@ -181,9 +181,16 @@ pub fn stopped_at(program: &Program, how: &str, stage: &str, arguments: &[&str])
     child
 }
 
-/// The same for one that stops itself.
+/// Starts a run that stops itself at a stage, and waits until it does: SIGCONT lets it go on.
 pub fn paused_at(program: &Program, stage: &str, arguments: &[&str]) -> Child {
-    stopped_at(program, "RDBKEEPER_PAUSE_AT", stage, arguments)
+    stands_at(program, "RDBKEEPER_PAUSE_AT", stage, arguments)
+}
+
+/// Starts a run and kills it at a stage.
+pub fn killed_at(program: &Program, stage: &str, arguments: &[&str]) {
+    let child = stands_at(program, "RDBKEEPER_STOP_AT", stage, arguments);
+    signal(&child, rustix::process::Signal::KILL);
+    finish(child);
 }
 
 /// Every regular file below a folder, with its path relative to it.
